@@ -1,0 +1,226 @@
+"""How we speak HTTP with fal: one client, its timeouts and proxies, the key, and what fal's answers mean.
+
+Wire protocol, error shapes and hosts: fal's Inference API reference and the source of fal-client 1.0.3, read 2026-11.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from domain.errors import (
+    BadTrainingSet,
+    JobFailed,
+    NotConfigured,
+    OnModelError,
+    OutOfCredit,
+    PromptRefused,
+    RateLimited,
+    Rejected,
+    Unavailable,
+)
+from domain.records import Record
+
+QUEUE_URL = "https://queue.fal.run"
+REST_URL = "https://rest.fal.ai"
+
+KEY_HOSTS = ("queue.fal.run", "fal.run", "rest.fal.ai", "api.fal.ai", "queue.falrun.com", "falrun.com")
+"""The only hosts the key is ever sent to, whatever address an answer may carry. File hosts are not among them."""
+
+TIMEOUT = httpx.Timeout(connect=15.0, read=60.0, write=60.0, pool=15.0)
+QUOTE_CHARS = 300
+
+NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+"""Failures that happen before the first byte of a request leaves. A proxy error comes from its CONNECT, which
+precedes every https request."""
+
+TRAINING_FIELDS = frozenset({"images_data_url", "image_data_url", "training_data_url"})
+POLICY_TYPE = "content_policy_violation"
+
+
+def open_http(
+    sandbox_transport: httpx.BaseTransport | None = None, *, timeout: httpx.Timeout = TIMEOUT
+) -> httpx.Client:
+    """A client to give to `FalVendor`; the caller closes it.
+
+    With a sandbox transport everything goes through it and the environment is left alone. Without, HTTPS_PROXY,
+    NO_PROXY and SSL_CERT_FILE are honoured, and loopback is never asked through a proxy. It never retries and never
+    follows a redirect by itself, because either could send a paid request twice.
+    """
+    if sandbox_transport is not None:
+        return httpx.Client(transport=sandbox_transport, timeout=timeout, trust_env=False, follow_redirects=False)
+    direct = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
+    return httpx.Client(timeout=timeout, trust_env=True, follow_redirects=False, mounts=direct)
+
+
+class VendorWords(Record):
+    """What fal said in a refusal: free text for people, `types` and `fields` for deciding."""
+
+    status: int
+    text: str
+    types: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    error_type: str | None = None
+
+
+class FalClient:
+    """The HTTP client with the key. The key leaves it in one header, to fal's own hosts, and never in a text."""
+
+    def __init__(self, http: httpx.Client, key: SecretStr) -> None:
+        secret = key.get_secret_value().strip()
+        # Checked here, because an HTTP library would quote the whole header in its complaint.
+        if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise NotConfigured("FAL_KEY is empty or holds characters no key has: copy it from fal's dashboard.")
+        self.http = http
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        return "FalClient(key=**********)"
+
+    @property
+    def authorization(self) -> str:
+        """Value of the Authorization header."""
+        return f"Key {self._secret}"
+
+    @property
+    def secret(self) -> str:
+        """The bare key, for fal's own package."""
+        return self._secret
+
+    def send(self, method: str, url: str, *, content: bytes | None = None) -> httpx.Response:
+        """One request with the key, sent once, answer read whole. Raises what httpx raises."""
+        if not may_carry_key(url):
+            raise Unavailable(f"{self.quote(url)!r} is no address of fal's queue, so the key was not sent there.")
+        headers = {"Authorization": self.authorization, "Accept": "application/json"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        return self.http.request(method, url, content=content, headers=headers, follow_redirects=False)
+
+    def look(self, method: str, url: str, *, content: bytes | None = None) -> httpx.Response:
+        """As `send`, for calls that cost nothing: any failure on the way is `Unavailable`."""
+        try:
+            return self.send(method, url, content=content)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise Unavailable(
+                f"fal could not be asked ({method} {httpx.URL(url).path}: {self.failure(error)}); ask again later."
+            ) from error
+
+    def quote(self, text: object) -> str:
+        """A vendor's words on one line, cut, and without the key should they repeat it."""
+        line = " ".join(str(text).replace(self._secret, "**********").split())
+        return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+
+    def failure(self, error: BaseException) -> str:
+        """An exception in a few words, its class first, because httpx leaves many without a text."""
+        detail = self.quote(error)
+        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+
+    def words(self, response: httpx.Response) -> VendorWords:
+        """Read a refusal in any of fal's shapes: a list of typed errors, a text with `error_type`, or no JSON."""
+        body = json_of(response)
+        detail = body.get("detail", body.get("error")) if isinstance(body, dict) else None
+        error_type = body.get("error_type") if isinstance(body, dict) else None
+        items = [item for item in detail if isinstance(item, dict)] if isinstance(detail, list) else []
+        if items:
+            text = "; ".join(f"{_place(item)}{item.get('msg', item.get('type', ''))}" for item in items)
+        else:
+            text = str(detail) if detail else response.text
+        return VendorWords(
+            status=response.status_code,
+            text=self.quote(text) or response.reason_phrase,
+            types=frozenset(str(item["type"]) for item in items if "type" in item),
+            fields=frozenset(str(part) for item in items for part in _loc(item)),
+            error_type=str(error_type or response.headers.get("x-fal-error-type") or "") or None,
+        )
+
+    def account_error(self, response: httpx.Response, doing: str) -> OnModelError | None:
+        """The error for answers about us rather than about the job: key, account, rate. None for all others.
+
+        fal answers 403 for a locked account or an empty balance (fal-ai/fal #489, #1147 and others, 2026); the
+        reason stands only in its text, so the status alone decides.
+        """
+        said = self.words(response)
+        match response.status_code:
+            case 401:
+                return NotConfigured(f"fal did not accept the key when {doing} (401: {said.text}): correct FAL_KEY.")
+            case 402 | 403:
+                return OutOfCredit(
+                    f"fal refused the account when {doing} ({response.status_code}: {said.text}): "
+                    "see balance and lock on fal's dashboard; nothing more is sent until then."
+                )
+            case 429:
+                return RateLimited(
+                    f"fal asked to slow down when {doing} (429: {said.text}); it is tried again later.",
+                    retry_after_seconds(response.headers),
+                )
+            case _:
+                return None
+
+
+def refusal(said: VendorWords, doing: str, otherwise: Callable[[str], OnModelError] = Rejected) -> OnModelError:
+    """The error for a request or a job that fal judged: by error type and field, else `otherwise`."""
+    sentence = f"fal refused {doing} ({said.status}: {said.text})"
+    if POLICY_TYPE in said.types or said.error_type == POLICY_TYPE:
+        return PromptRefused(f"{sentence}: change the prompt or the picture.")
+    if said.fields & TRAINING_FIELDS:
+        return BadTrainingSet(f"{sentence}: mend the training set.")
+    if otherwise is JobFailed:
+        return JobFailed(f"{sentence}: the job ended without a result.")
+    if said.status == 404:
+        return otherwise(f"{sentence}: the endpoint may be retired, choose another model.")
+    return otherwise(f"{sentence}: sending the same again is useless.")
+
+
+def may_carry_key(url: str) -> bool:
+    """Whether the address is https, on its usual port, at one of fal's API hosts."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme == "https" and parsed.host in KEY_HOSTS and parsed.port is None and not parsed.userinfo
+
+
+def json_of(response: httpx.Response) -> Any:
+    """The answer's JSON, or None when it is none."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def retry_after_seconds(headers: httpx.Headers) -> float | None:
+    """`Retry-After` in seconds from now, whether it was written as seconds or as a date; None when neither."""
+    text = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            when = email.utils.parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        seconds = (when - datetime.now(UTC)).total_seconds()
+    return max(seconds, 0.0) if seconds < float("inf") else None
+
+
+def _loc(item: dict[str, Any]) -> list[Any]:
+    loc = item.get("loc")
+    return loc if isinstance(loc, list) else []
+
+
+def _place(item: dict[str, Any]) -> str:
+    parts = [str(part) for part in _loc(item) if part != "body"]
+    return f"{'.'.join(parts)}: " if parts else ""

@@ -1,0 +1,271 @@
+"""fal's queue: submit once, look, fetch the outcome, cancel."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+
+from domain.errors import (
+    BadInput,
+    JobFailed,
+    OnModelError,
+    PromptRefused,
+    ResultExpired,
+    SubmissionUnknown,
+    Unavailable,
+)
+from domain.jobs import JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest, VendorState
+from domain.registry import ModelKind, Registry
+from providers.fal.client import NEVER_SENT, QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
+from providers.ports import Ping
+
+STATE_OF = {
+    "IN_QUEUE": VendorState.QUEUED,
+    "IN_PROGRESS": VendorState.RUNNING,
+    "COMPLETED": VendorState.DONE,
+}
+"""fal has no word for failure: a failed or cancelled job is COMPLETED too, and its result tells."""
+
+ROLE_OF_FIELD = {
+    "diffusers_lora_file": "lora",
+    "lora_file": "lora",
+    "high_noise_lora": "other",
+    "config_file": "config",
+    "images": "image",
+    "image": "image",
+    "video": "video",
+}
+ROLE_SOLD = {ModelKind.TRAINER: "lora", ModelKind.IMAGE: "image", ModelKind.VIDEO: "video"}
+
+NAMESPACES = ("workflows", "comfy")
+MAYBE_TAKEN = (408, 409)
+"""Refusals by word that do not prove that nothing was queued: a timeout and a conflict."""
+
+STEP_COUNT = re.compile(r"(\d+)\s*/\s*(\d+)")
+
+
+class FalQueue:
+    """`JobQueue` over fal's wire protocol."""
+
+    def __init__(self, client: FalClient, registry: Registry, vendor: str) -> None:
+        self.vendor = vendor
+        self._client = client
+        self._registry = registry
+
+    def submit(self, request: VendorRequest, url_of: dict[str, str]) -> VendorJobIds:
+        """One POST of the model's input, never repeated. fal has no idempotency key, so a lost answer stays lost."""
+        body = _body(request, url_of)
+        job = f"{request.endpoint} at {self.vendor}"
+        try:
+            response = self._client.send("POST", f"{QUEUE_URL}/{request.endpoint}", content=body)
+        except NEVER_SENT as error:
+            raise Unavailable(
+                f"The job {job} was not sent, fal could not be reached ({self._client.failure(error)}): send it later."
+            ) from error
+        except OnModelError:
+            raise
+        except Exception as error:
+            # Whatever else broke, it broke after the request began to leave.
+            raise self._lost(job, self._client.failure(error)) from error
+        if not response.is_success:
+            raise self._submit_error(job, response)
+        answer = json_of(response)
+        request_id = answer.get("request_id") if isinstance(answer, dict) else None
+        if not isinstance(request_id, str) or not request_id:
+            trace = response.headers.get("x-fal-request-id")
+            seen = f"{response.status_code} without a readable request_id" + (
+                f", x-fal-request-id {trace}" if trace else ""
+            )
+            raise self._lost(job, seen)
+        return VendorJobIds(
+            request_id=request_id,
+            status_url=_kept_url(answer, "status_url"),
+            response_url=_kept_url(answer, "response_url"),
+            cancel_url=_kept_url(answer, "cancel_url"),
+        )
+
+    def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:
+        """Look once. COMPLETED only means that there is an outcome to ask for; logs are read for trainings only."""
+        model = self._registry.by_endpoint("fal", request.endpoint)
+        is_training = model is not None and model.kind is ModelKind.TRAINER
+        url = httpx.URL(ids.status_url or f"{_job_url(request, ids)}/status")
+        response = self._client.look("GET", str(url.copy_merge_params({"logs": "true" if is_training else "false"})))
+        if response.status_code in (404, 410):
+            return JobStatus(state=VendorState.GONE, message=self._client.words(response).text)
+        self._check_look(response, f"looking at the job {ids.request_id}")
+        answer = json_of(response)
+        if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
+            raise Unavailable(f"fal's status of the job {ids.request_id} could not be read; it can be asked again.")
+        return self._read_status(answer)
+
+    def output(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
+        """The files of a finished job. fal answers with the model's own status code, so a 4xx or 5xx is the verdict.
+
+        `billed_usd` stays None: `X-Fal-Billable-Units` counts units that fal does not name, so no sum follows from it.
+        """
+        job = f"the job {ids.request_id} ({request.endpoint})"
+        response = self._client.look("GET", ids.response_url or _job_url(request, ids))
+        if not response.is_success:
+            raise self._outcome_error(request, ids, job, response)
+        answer = json_of(response)
+        if not isinstance(answer, dict):
+            raise Unavailable(f"fal's result of {job} could not be read; it can be asked again.")
+        if response.status_code == 202 or answer.get("status") in ("IN_QUEUE", "IN_PROGRESS"):
+            raise Unavailable(f"fal has not finished {job} yet; it can be asked again.")
+        flagged = answer.get("has_nsfw_concepts")
+        if isinstance(flagged, list) and any(flag is True for flag in flagged):
+            raise PromptRefused(
+                f"fal's safety check blacked out the picture of {job}: change the prompt; the picture was charged."
+            )
+        files = _files(answer)
+        model = self._registry.by_endpoint("fal", request.endpoint)
+        sold = {ROLE_SOLD[model.kind]} if model else set(ROLE_SOLD.values())
+        if not any(file.role in sold for file in files):
+            raise JobFailed(f"fal calls {job} done, but its result names no {' or '.join(sorted(sold))} file.")
+        seed = answer.get("seed")
+        return JobOutput(files=files, seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
+
+    def cancel(self, request: VendorRequest, ids: VendorJobIds) -> None:
+        """Ask fal to stop. Over, unknown or already stopped is fine: fal's codes for these are not documented."""
+        response = self._client.look("PUT", ids.cancel_url or f"{_job_url(request, ids)}/cancel")
+        if response.status_code not in (400, 404, 409, 410, 422):
+            self._check_look(response, f"cancelling the job {ids.request_id}")
+
+    def ping(self) -> Ping:
+        """Ask for an upload token: free, needs the key, and is refused where the account is locked."""
+        try:
+            url = f"{REST_URL}/storage/auth/token?storage_type=fal-cdn-v3"
+            self._check_look(self._client.look("POST", url, content=b"{}"), "asking for an upload token")
+        except OnModelError as error:
+            return Ping(is_ready=False, detail=error.message)
+        return Ping(is_ready=True, detail=f"{self.vendor} answers and accepts the key")
+
+    # --- reading fal's answers ---
+
+    def _submit_error(self, job: str, response: httpx.Response) -> OnModelError:
+        account = self._client.account_error(response, f"sending {job}")
+        if account is not None:
+            return account
+        said = self._client.words(response)
+        if 400 <= said.status < 500 and said.status not in MAYBE_TAKEN:
+            return refusal(said, f"the job {job}")
+        return self._lost(job, f"{said.status}: {said.text}")
+
+    def _lost(self, job: str, seen: str) -> SubmissionUnknown:
+        return SubmissionUnknown(
+            f"The job {job} was sent and no usable answer came back ({seen}): it may be running and is not sent again; "
+            "look for it on fal's dashboard."
+        )
+
+    def _check_look(self, response: httpx.Response, doing: str) -> None:
+        if response.is_success:
+            return
+        account = self._client.account_error(response, doing)
+        if account is not None:
+            raise account
+        said = self._client.words(response)
+        raise Unavailable(f"fal failed when {doing} ({said.status}: {said.text}); it can be asked again.")
+
+    def _read_status(self, answer: dict[str, Any]) -> JobStatus:
+        state = STATE_OF.get(answer["status"], VendorState.UNKNOWN_WORD)
+        position = answer.get("queue_position")
+        lines = _log_lines(answer.get("logs"))
+        message = answer.get("error") or (lines[-1] if lines else None)
+        if state is VendorState.UNKNOWN_WORD:
+            message = f"fal says {answer['status']!r}"
+        return JobStatus(
+            state=state,
+            queue_position=position if isinstance(position, int) and state is VendorState.QUEUED else None,
+            progress=1.0 if state is VendorState.DONE else _progress(lines),
+            message=self._client.quote(message) if message else None,
+        )
+
+    def _outcome_error(
+        self, request: VendorRequest, ids: VendorJobIds, job: str, response: httpx.Response
+    ) -> OnModelError:
+        account = self._client.account_error(response, f"fetching {job}")
+        if account is not None:
+            return account
+        said = self._client.words(response)
+        if said.status in (404, 410):
+            return ResultExpired(f"fal no longer has the result of {job} ({said.status}: {said.text}).")
+        is_verdict = 400 <= said.status < 500 or said.error_type is not None
+        if said.status == 400 or not is_verdict:
+            # A 5xx may be the job's own end or a gateway's hiccup, a 400 may mean "not yet": the status tells which.
+            status = self._client.look("GET", ids.status_url or f"{_job_url(request, ids)}/status")
+            answer = json_of(status)
+            if isinstance(answer, dict) and answer.get("status") in ("IN_QUEUE", "IN_PROGRESS"):
+                return Unavailable(f"fal has not finished {job} yet; it can be asked again.")
+            ended_badly = isinstance(answer, dict) and (answer.get("error") or answer.get("error_type"))
+            # 500 with fal's JSON comes from the model itself and is never re-queued; a bare 502-504 is on the way.
+            is_verdict = (
+                bool(ended_badly) or said.status == 400 or (said.status == 500 and json_of(response) is not None)
+            )
+        if not is_verdict:
+            return Unavailable(f"fal failed when fetching {job} ({said.status}: {said.text}); it can be asked again.")
+        return refusal(said, job, JobFailed)
+
+
+def _body(request: VendorRequest, url_of: dict[str, str]) -> bytes:
+    try:
+        return json.dumps(request.with_urls(url_of), ensure_ascii=False, allow_nan=False).encode()
+    except KeyError as missing:
+        raise BadInput(
+            f"The file {missing} of {request.endpoint} has no address: upload it before submitting."
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"The request for {request.endpoint} is not plain JSON: {error}.") from error
+
+
+def _job_url(request: VendorRequest, ids: VendorJobIds) -> str:
+    """Follow-up addresses carry owner and app only, never the whole endpoint (fal-client 1.0.3, `AppId`)."""
+    parts = request.endpoint.split("/")
+    app = "/".join(parts[: 3 if parts[0] in NAMESPACES else 2])
+    # The id is the vendor's word: nothing in it may lead elsewhere.
+    return f"{QUEUE_URL}/{app}/requests/{re.sub(r'[^A-Za-z0-9._~-]', '-', ids.request_id)}"
+
+
+def _kept_url(answer: dict[str, Any], name: str) -> str | None:
+    """An address fal gave us, unless it leads away from fal: then ours is built from the id instead."""
+    url = answer.get(name)
+    return url if isinstance(url, str) and may_carry_key(url) else None
+
+
+def _log_lines(logs: object) -> list[str]:
+    entries = logs if isinstance(logs, list) else []
+    return [str(entry.get("message", "")) for entry in entries if isinstance(entry, dict)]
+
+
+def _progress(lines: list[str]) -> float | None:
+    """Share of steps done, 0–1, from the last log line that counts; for showing only, nothing is decided by it."""
+    for line in reversed(lines):
+        for done, total in reversed(STEP_COUNT.findall(line)):
+            if int(total) > 0 and int(done) <= int(total):
+                return int(done) / int(total)
+    return None
+
+
+def _files(answer: dict[str, Any]) -> tuple[OutputFile, ...]:
+    found = []
+    for field, role in ROLE_OF_FIELD.items():
+        values = answer.get(field)
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, dict) and isinstance(value.get("url"), str) and value["url"]:
+                size = value.get("file_size")
+                found.append(
+                    OutputFile(
+                        role=role,
+                        url=value["url"],
+                        content_type=_text(value.get("content_type")),
+                        file_name=_text(value.get("file_name")),
+                        size_bytes=size if isinstance(size, int) and not isinstance(size, bool) else None,
+                    )
+                )
+    return tuple(found)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,84 @@
+"""fal as a vendor: one object in all the roles of `ports.Vendor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+from pydantic import SecretStr
+
+from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.registry import Registry
+from providers.fal.client import FalClient
+from providers.fal.files import FalFiles
+from providers.fal.queue import FalQueue
+from providers.fal.stills import FalImageMaker
+from providers.fal.trainers import FalLoraTrainer
+from providers.fal.videos import FalVideoMaker
+from providers.ports import Ping, StillOrder, TrainingOrder, VideoOrder
+
+
+class FalVendor:
+    """`Vendor` over fal, or over the sandbox, which speaks the same protocol (`name="sandbox"`).
+
+    `http` comes from `client.open_http` and stays the caller's to close. Safe to share between threads.
+    """
+
+    def __init__(self, http: httpx.Client, key: SecretStr, registry: Registry, *, name: str = "fal") -> None:
+        client = FalClient(http, key)
+        self.vendor = name
+        self._queue = FalQueue(client, registry, name)
+        self._files = FalFiles(client)
+        self._trainer = FalLoraTrainer(registry, name)
+        self._stills = FalImageMaker(registry, name)
+        self._videos = FalVideoMaker(registry, name)
+
+    def __repr__(self) -> str:
+        return f"FalVendor(name={self.vendor!r})"
+
+    # --- writing requests ---
+
+    def training_request(self, order: TrainingOrder) -> VendorRequest:
+        """As `ports.LoraTrainer`."""
+        return self._trainer.training_request(order)
+
+    def still_request(self, order: StillOrder) -> VendorRequest:
+        """As `ports.ImageMaker`."""
+        return self._stills.still_request(order)
+
+    def video_request(self, order: VideoOrder) -> VendorRequest:
+        """As `ports.VideoMaker`."""
+        return self._videos.video_request(order)
+
+    # --- the queue ---
+
+    def submit(self, request: VendorRequest, url_of: dict[str, str]) -> VendorJobIds:
+        """As `ports.JobQueue`: one POST, never repeated."""
+        return self._queue.submit(request, url_of)
+
+    def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:
+        """As `ports.JobQueue`."""
+        return self._queue.status(request, ids)
+
+    def output(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
+        """As `ports.JobQueue`."""
+        return self._queue.output(request, ids)
+
+    def cancel(self, request: VendorRequest, ids: VendorJobIds) -> None:
+        """As `ports.JobQueue`."""
+        self._queue.cancel(request, ids)
+
+    def ping(self) -> Ping:
+        """As `ports.JobQueue`."""
+        return self._queue.ping()
+
+    # --- files ---
+
+    def upload(self, path: Path, ref: BlobRef) -> str:
+        """As `ports.FileHost`."""
+        return self._files.upload(path, ref)
+
+    def download(self, file: OutputFile, into: BinaryIO) -> None:
+        """As `ports.FileHost`; `into` must be seekable."""
+        self._files.download(file, into)
