@@ -8,7 +8,6 @@ from pathlib import Path
 
 from providers.postgres.accounts import Account
 
-
 # Asked as the server's own user: root in a container may not look into another user's processes (no CAP_SYS_PTRACE).
 _LIST = 'for one in /proc/[0-9]*; do if [ "$one/cwd" -ef "$1" ]; then echo "${one#/proc/}"; fi; done'
 
