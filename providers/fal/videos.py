@@ -122,7 +122,7 @@ def _frames(model: Model, rule: DurationRule, order: VideoOrder) -> int:
         frames = WAN_FRAME_STEP * round(order.seconds * rate / WAN_FRAME_STEP) + 1
     if not (rule.min_frames or 1) <= frames <= (rule.max_frames or frames):
         raise BadInput(
-            f"{model.key} makes clips of {shortest:g} to {longest:g} s ({rule.min_frames} to {rule.max_frames} frames): "
+            f"{model.key} makes clips of {shortest:g} to {longest:g} s, {rule.min_frames} to {rule.max_frames} frames: "
             f"{frames} frames are not among them."
         )
     return frames

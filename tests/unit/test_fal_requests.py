@@ -1,0 +1,237 @@
+"""Requests to fal: the vendor's own field names and forms, and everything refused that a model does not take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain.errors import BadInput, BadTrainingSet
+from domain.jobs import BlobRef, VendorRequest, blob_argument
+from domain.registry import load_registry
+from providers.fal.stills import FalImageMaker
+from providers.fal.trainers import FalLoraTrainer
+from providers.fal.videos import FalVideoMaker
+from providers.ports import Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
+
+REGISTRY = load_registry()
+TRAINER = FalLoraTrainer(REGISTRY, "fal")
+STILLS = FalImageMaker(REGISTRY, "sandbox")
+VIDEOS = FalVideoMaker(REGISTRY, "fal")
+
+
+def blob(letter: str, media_type: str = "image/png", name: str = "a.png") -> BlobRef:
+    return BlobRef(sha256=letter * 64, media_type=media_type, file_name=name)
+
+
+ZIP = blob("a", "application/zip", "set.zip")
+LORA = LoraUse(file=blob("b", "application/octet-stream", "lora.safetensors"), scale=0.8)
+PICTURE = blob("c")
+
+
+def training(trainer_key: str = "fal_flux_lora_fast", **changes: Any) -> VendorRequest:
+    wished = {"zip": ZIP, "trigger_word": "MEIKOB_01", "steps": 1000, "image_count": 12} | changes
+    return TRAINER.training_request(TrainingOrder(trainer_key=trainer_key, **wished))
+
+
+def still(**changes: Any) -> VendorRequest:
+    wished = {"model_key": "flux_lora", "prompt": "MEIKOB_01 runs", "image_size": "landscape_16_9", "seed": 7} | changes
+    return STILLS.still_request(StillOrder(**wished))
+
+
+def video(model_key: str, **changes: Any) -> VendorRequest:
+    return VIDEOS.video_request(VideoOrder(model_key=model_key, **{"prompt": "she runs", "seconds": 5} | changes))
+
+
+# --- trainers ---
+
+
+def test_flux_training_sends_zip_trigger_word_and_steps_only() -> None:
+    request = training()
+    assert request.endpoint == "fal-ai/flux-lora-fast-training"
+    assert request.arguments == {
+        "images_data_url": blob_argument(ZIP),
+        "trigger_word": "MEIKOB_01",
+        "steps": 1000,
+        "create_masks": True,
+        "is_style": False,
+    }
+    assert request.blobs() == (ZIP,)
+
+
+def test_wan_training_uses_its_own_field_names() -> None:
+    request = training("fal_wan_22_t2v_a14b", steps=400, learning_rate=1e-4)
+    assert request.arguments == {
+        "training_data_url": blob_argument(ZIP),
+        "trigger_phrase": "MEIKOB_01",
+        "number_of_steps": 400,
+        "learning_rate": 1e-4,
+        "auto_scale_input": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("trainer", "changes", "reason"),
+    [
+        ("fal_flux_lora_fast", {"learning_rate": 1e-4}, "no learning_rate field"),
+        ("fal_flux_lora_fast", {"rank": 16}, "no rank field"),
+        ("fal_wan_22_t2v_a14b", {"rank": 16}, "no rank field"),
+        ("fal_flux_lora_fast", {"steps": 0}, "takes 1 to 10000"),
+        ("fal_flux_lora_fast", {"steps": 10001}, "takes 1 to 10000"),
+        ("fal_wan_22_t2v_a14b", {"steps": 99}, "takes 100 to 20000"),
+        ("fal_wan_22_t2v_a14b", {"learning_rate": 2.0}, "learning_rate is 2"),
+        ("fal_flux_lora_fast", {"trigger_word": " "}, "trigger word"),
+        ("flux_lora", {}, "is no trainer"),
+        ("fal_flux", {}, "did you mean fal_flux_lora_fast"),
+    ],
+)
+def test_a_training_option_that_is_not_taken_is_refused_with_the_reason(
+    trainer: str, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BadInput, match=reason):
+        training(trainer, **changes)
+
+
+def test_a_training_set_below_the_trainers_floor_is_refused_and_one_at_it_is_not() -> None:
+    with pytest.raises(BadTrainingSet, match="at least 4 images and the set has 3"):
+        training(image_count=3)
+    assert training(image_count=4)
+
+
+# --- stills ---
+
+
+def test_a_still_sends_size_steps_guidance_seed_and_its_loras() -> None:
+    request = still(loras=(LORA,))
+    assert (request.vendor, request.endpoint) == ("sandbox", "fal-ai/flux-lora")
+    assert request.arguments == {
+        "prompt": "MEIKOB_01 runs",
+        "image_size": "landscape_16_9",
+        "num_inference_steps": 28,
+        "guidance_scale": 3.5,
+        "seed": 7,
+        "loras": [{"path": blob_argument(LORA.file), "scale": 0.8}],
+        "num_images": 1,
+        "enable_safety_checker": True,
+        "output_format": "png",
+    }
+
+
+def test_a_still_without_a_lora_has_no_lora_field_and_takes_a_size_in_pixels() -> None:
+    arguments = still(image_size=(1024, 1024)).arguments
+    assert "loras" not in arguments
+    assert arguments["image_size"] == {"width": 1024, "height": 1024}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image_size": "cinema"}, "no size 'cinema': choose one of .*landscape_16_9"),
+        ({"image_size": (0, 512)}, "above zero"),
+        ({"steps": 51}, "takes 1 to 50"),
+        ({"guidance": 36.0}, "takes 0 to 35"),
+        ({"prompt": "  "}, "empty prompt"),
+        ({"seed": -1}, "seed is -1"),
+        ({"loras": (LoraUse(file=LORA.file, scale=4.5),)}, "scale is 4.5"),
+        ({"model_key": "veo_31"}, "makes no stills"),
+    ],
+)
+def test_a_still_out_of_the_models_limits_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        still(**changes)
+
+
+# --- videos ---
+
+
+@pytest.mark.parametrize(
+    ("key", "seconds", "wire"),
+    [
+        ("kling_v21", 5, "5"),
+        ("kling_v21", 10, "10"),
+        ("kling_v25_turbo", 5, "5"),
+        ("hailuo_23", 6, "6"),
+        ("wan_25_i2v", 10, "10"),
+        ("veo_31", 8, "8s"),
+    ],
+)
+def test_each_image_to_video_model_gets_its_picture_and_its_own_form_of_duration(
+    key: str, seconds: float, wire: str
+) -> None:
+    arguments = video(key, seconds=seconds, image=PICTURE).arguments
+    assert arguments["image_url"] == blob_argument(PICTURE)
+    assert arguments["duration"] == wire
+
+
+def test_kling_elements_are_written_with_frontal_and_references() -> None:
+    element = Element(frontal=blob("d"), references=(blob("e"), blob("f")))
+    request = video("kling_o1_reference", prompt="@Element1 runs to @Image1", elements=(element,), images=(PICTURE,))
+    assert request.arguments == {
+        "prompt": "@Element1 runs to @Image1",
+        "elements": [
+            {
+                "frontal_image_url": blob_argument(blob("d")),
+                "reference_image_urls": [blob_argument(blob("e")), blob_argument(blob("f"))],
+            }
+        ],
+        "image_urls": [blob_argument(PICTURE)],
+        "duration": "5",
+        "aspect_ratio": "16:9",
+    }
+
+
+def test_wan_counts_frames_and_sends_its_lora_to_both_experts() -> None:
+    arguments = video("wan_22_t2v_lora", loras=(LORA,), seed=3).arguments
+    assert arguments["num_frames"] == 81
+    assert arguments["frames_per_second"] == 16
+    assert arguments["loras"] == [{"path": blob_argument(LORA.file), "scale": 0.8, "transformer": "both"}]
+    assert arguments["seed"] == 3
+    assert video("wan_22_t2v_lora", frames=17).arguments["num_frames"] == 17
+
+
+def test_a_seed_is_left_out_where_the_model_has_none() -> None:
+    assert "seed" not in video("kling_v21", image=PICTURE, seed=3).arguments
+    assert video("veo_31", image=PICTURE, seed=3, seconds=8).arguments["seed"] == 3
+
+
+def full_element(references: int = 1) -> Element:
+    return Element(frontal=blob("d"), references=tuple(blob(str(number)) for number in range(references)))
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "reason"),
+    [
+        ("kling_v21", {}, "was given none"),
+        ("kling_v21", {"image": PICTURE, "seconds": 7}, "clips of 5, 10 s, not 7 s: 10 s fits best"),
+        ("kling_v21", {"image": PICTURE, "loras": (LORA,)}, "Kling loads no LoRA"),
+        ("kling_v21", {"image": PICTURE, "elements": (full_element(),)}, "was given elements"),
+        ("kling_v21", {"image": PICTURE, "images": (PICTURE,)}, "was given images"),
+        ("kling_v21", {"image": PICTURE, "frames": 81}, "counts in seconds"),
+        ("kling_v21", {"image": PICTURE, "prompt": "x" * 2501}, "takes 2500"),
+        ("veo_31", {"image": PICTURE, "seconds": 8, "aspect_ratio": "1:1"}, "no aspect ratio '1:1'"),
+        ("kling_o1_reference", {"image": PICTURE}, "was given image"),
+        ("kling_o1_reference", {"elements": (full_element(),)}, "does not call @Element1"),
+        ("kling_o1_reference", {"prompt": "@Element1", "elements": (full_element(0),)}, "has 0 reference images"),
+        ("kling_o1_reference", {"prompt": "@Element1", "elements": (full_element(4),)}, "has 4 reference images"),
+        ("kling_o1_reference", {"images": (PICTURE,) * 8}, "takes 7 elements and images in all and was given 8"),
+        ("kling_o1_reference", {"seconds": 2}, "3 s fits best"),
+        ("wan_22_t2v_lora", {"image": PICTURE}, "was given image"),
+        ("wan_22_t2v_lora", {"seconds": 11}, "1 to 10 s"),
+        ("wan_22_t2v_lora", {"frames": 16}, "16 frames are not among them"),
+        ("flux_lora", {}, "makes no videos"),
+    ],
+)
+def test_a_clip_that_a_model_cannot_make_is_refused_with_the_reason(
+    key: str, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BadInput, match=reason):
+        video(key, **changes)
+
+
+def test_seven_elements_and_images_are_still_taken() -> None:
+    request = video("kling_o1_reference", prompt="@Element1", elements=(full_element(3),), images=(PICTURE,) * 6)
+    assert len(request.arguments["image_urls"]) == 6
+
+
+def test_the_same_order_always_makes_the_same_request() -> None:
+    assert still(loras=(LORA,)) == still(loras=(LORA,))
