@@ -1,0 +1,194 @@
+"""Frames out of a clip: spread over it, at given moments, or the last one, always as a player shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
+from av.video.stream import VideoStream
+
+from domain.errors import BadInput
+from providers.media_measures import measured
+from providers.media_probe import (
+    AGAIN,
+    Geometry,
+    checked_geometry,
+    decoded_frames,
+    open_clip,
+    scan_packets,
+    seek,
+    video_stream,
+)
+from providers.ports import RgbImage, SampledFrame
+
+_SAME_MOMENT = 0.002
+"""Seconds within which two timestamps are one: WebM rounds its own to a millisecond."""
+
+_WORTH_A_SEEK = 0.25
+"""A jump shorter than this is cheaper decoded through than sought."""
+
+_UNTAGGED_HD_HEIGHT = 720
+_UNSPECIFIED = 2
+
+
+def sample_frames(path: Path, every_seconds: float) -> Iterator[SampledFrame]:
+    """Frames at least `every_seconds` apart, in order, as shown, measured; one picture in memory at a time.
+
+    A keyframe up to half a step late is taken instead of the exact moment: it costs a fraction (embedded_parts.md
+    §3, keyframes decode seven times as fast) and is compressed least. Repeatable; the same frames each time.
+    `BadInput` as `probe_clip`, and for a step that is not a number of seconds from 0 up.
+    """
+    if not (math.isfinite(every_seconds) and every_seconds >= 0):
+        raise BadInput(f"Frames every {every_seconds} s cannot be taken; give seconds from 0 (every frame) up.")
+    with ClipReader(path) as reader:
+        wanted = 0.0
+        last = -math.inf
+        while (found := reader.at_or_after(wanted)) is not None:
+            at, frame = found
+            if at > last:
+                last = at
+                yield measured(reader.shown(frame), at_seconds=round(at, 6))
+            earliest = max(at, wanted) + max(every_seconds, 2 * _SAME_MOMENT)
+            wanted = reader.keyframe_within(earliest, earliest + every_seconds / 2)
+        if last == -math.inf:
+            raise reader.undecodable()
+
+
+def frames_at(path: Path, times: Sequence[float]) -> list[RgbImage]:
+    """The pictures on screen at these seconds, in the order asked; before the start the first, past the end the last.
+
+    Repeatable. `BadInput` as `probe_clip`. All results are held in memory at once.
+    """
+    found: dict[int, RgbImage] = {}
+    with ClipReader(path) as reader:
+        for place in sorted(range(len(times)), key=times.__getitem__):
+            found[place] = reader.shown(reader.on_screen(times[place]))
+    return [found[place] for place in range(len(times))]
+
+
+def last_frame(path: Path) -> RgbImage:
+    """The last picture that decodes. `BadInput` as `probe_clip`."""
+    return frames_at(path, [math.inf])[0]
+
+
+class ClipReader:
+    """A clip opened for reading frames, each moment asked for later than the one before. Use it as a context."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with open_clip(path) as container:
+            self._scan = scan_packets(container, video_stream(container, path), path)
+        self._can_seek = True
+        self._geometry: Geometry | None = None
+        self._stored_size = (0, 0)
+        self._container: InputContainer
+        self._stream: VideoStream
+        self._open()
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def at_or_after(self, seconds: float) -> tuple[float, VideoFrame] | None:
+        """The first frame not before this moment, with its own; None past the end. Stays on that frame."""
+        self._approach(seconds)
+        while self._ahead is not None and self._ahead[0] < seconds - _SAME_MOMENT:
+            self._step()
+        return self._ahead
+
+    def on_screen(self, seconds: float) -> VideoFrame:
+        """The frame a player shows at this moment."""
+        self._approach(seconds)
+        while self._ahead is not None and (self._showing is None or self._ahead[0] <= seconds + _SAME_MOMENT):
+            self._step()
+        if self._showing is None:
+            raise self.undecodable()
+        return self._showing[1]
+
+    def keyframe_within(self, earliest: float, latest: float) -> float:
+        """The first keyframe's moment from `earliest` to `latest`, or `earliest` where there is none."""
+        keys = self._scan.keyframe_seconds
+        place = bisect_left(keys, earliest)
+        return keys[place] if self._can_seek and place < len(keys) and keys[place] <= latest else earliest
+
+    def shown(self, frame: VideoFrame) -> RgbImage:
+        """The frame as a player shows it: right colours, aspect and way up, 8 bits, contiguous."""
+        if self._geometry is None or (frame.width, frame.height) != self._stored_size:
+            self._geometry = checked_geometry(self._stream, frame, self._path)
+            self._stored_size = (frame.width, frame.height)
+        geometry = self._geometry
+        # Untagged high definition is shown as BT.709 by every player; swscale alone would assume BT.601.
+        is_untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= _UNTAGGED_HD_HEIGHT
+        pixels = frame.to_ndarray(
+            format="rgb24",
+            width=geometry.width,
+            height=geometry.height,
+            src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
+        )
+        if geometry.is_transposed:
+            pixels = pixels.transpose(1, 0, 2)
+        if geometry.is_mirrored:
+            pixels = pixels[:, ::-1]
+        if geometry.is_flipped:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+    def undecodable(self) -> BadInput:
+        """The error for a clip whose packets are there and whose frames are not."""
+        return BadInput(f"{self._path} has no frame that can be decoded; {AGAIN}.")
+
+    def _open(self) -> None:
+        self._container = open_clip(self._path)
+        self._stream = video_stream(self._container, self._path)
+        self._restart()
+
+    def _restart(self) -> None:
+        """Take frames from where the container stands now; the one before is not known."""
+        self._frames = decoded_frames(self._container, self._stream)
+        self._showing: tuple[float, VideoFrame] | None = None
+        self._ahead: tuple[float, VideoFrame] | None = None
+        self._count = 0
+        self._step()
+
+    def _step(self) -> None:
+        if self._ahead is not None:
+            self._showing = self._ahead
+        frame = next(self._frames, None)
+        self._ahead = None if frame is None else (self._moment(frame), frame)
+        self._count += 1
+
+    def _moment(self, frame: VideoFrame) -> float:
+        base = self._stream.time_base
+        if frame.pts is None or base is None:
+            return self._count / float(self._stream.average_rate or 25)
+        return float((frame.pts - self._scan.start_pts) * base)
+
+    def _approach(self, seconds: float) -> None:
+        """Jump forward to the last keyframe before this moment where that saves decoding."""
+        here = self._ahead or self._showing
+        keys = self._scan.keyframe_seconds
+        place = bisect_right(keys, seconds + _SAME_MOMENT) - 1
+        if not self._can_seek or here is None or place < 0 or keys[place] <= here[0] + _WORTH_A_SEEK:
+            return
+        with contextlib.suppress(av.FFmpegError):
+            seek(self._container, self._stream, self._scan, keys[place])
+            self._restart()
+            if self._ahead is not None and self._ahead[0] <= seconds + _SAME_MOMENT:
+                return
+        # This container cannot seek, or what lies there is damaged: from here on, every frame in turn.
+        self._can_seek = False
+        self._container.close()
+        self._open()
