@@ -28,7 +28,6 @@ MULTIPART_FROM_BYTES = 100 * 1024 * 1024
 
 MAX_RESUMES = 3
 MAX_REDIRECTS = 5
-CHUNK_BYTES = 1024 * 1024
 
 
 class FalFiles:
@@ -75,7 +74,8 @@ class FalFiles:
                         break
                     got = self._place_of(response, got, into, start)
                     promised = _promised_bytes(response, got) or promised
-                    for chunk in response.iter_raw(CHUNK_BYTES):
+                    # No chunk size: httpx would hold bytes back, and lose them when the connection breaks.
+                    for chunk in response.iter_raw():
                         into.write(chunk)
                         got += len(chunk)
                 if promised is None or got == promised:
@@ -114,7 +114,7 @@ class FalFiles:
 
     def _place_of(self, response: httpx.Response, offset: int, into: BinaryIO, start: int) -> int:
         """Where the answer's bytes belong: at the offset we asked for, or at the start when the range was ignored."""
-        if offset and response.status_code == 206:
+        if response.status_code == 206:
             match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
             if match is None or int(match[1]) != offset:
                 raise Unavailable("fal's store resumed a file at another place than asked; it can be tried again.")
@@ -153,6 +153,11 @@ class _Through(httpx.BaseTransport):
         return self._http.send(request, stream=True)
 
 
+def _through(client: FalClient, headers: dict[str, str]) -> httpx.Client:
+    # trust_env off: otherwise a proxy in the environment would take the request past our client.
+    return httpx.Client(transport=_Through(client.http), headers=headers, trust_env=False)
+
+
 class _Package(SyncClient):
     """fal-client with its three HTTP clients taken from us; `_client` carries no key, calls that need it add it."""
 
@@ -160,13 +165,13 @@ class _Package(SyncClient):
         super().__init__(key=client.secret)
         # The parent is a frozen dataclass with cached properties: seeding their cache is its one opening.
         self.__dict__["_ours"] = client
-        self.__dict__["_client"] = httpx.Client(transport=_Through(client.http), headers={"User-Agent": USER_AGENT})
+        self.__dict__["_client"] = _through(client, {"User-Agent": USER_AGENT})
         self.__dict__["_token_manager"] = _TokenManager(client, self._auth)
 
     def _get_cdn_client(self) -> httpx.Client:
         token = self._token_manager.get_token()
         headers = {"Authorization": f"{token.token_type} {token.token}", "User-Agent": USER_AGENT}
-        return httpx.Client(transport=_Through(self.__dict__["_ours"].http), headers=headers)
+        return _through(self.__dict__["_ours"], headers)
 
 
 class _TokenManager(CDNTokenManager):
