@@ -30,17 +30,23 @@ PICTURE = blob("c")
 
 
 def training(trainer_key: str = "fal_flux_lora_fast", **changes: Any) -> VendorRequest:
-    wished = {"zip": ZIP, "trigger_word": "MEIKOB_01", "steps": 1000, "image_count": 12} | changes
+    wished: dict[str, Any] = {"zip": ZIP, "trigger_word": "MEIKOB_01", "steps": 1000, "image_count": 12} | changes
     return TRAINER.training_request(TrainingOrder(trainer_key=trainer_key, **wished))
 
 
 def still(**changes: Any) -> VendorRequest:
-    wished = {"model_key": "flux_lora", "prompt": "MEIKOB_01 runs", "image_size": "landscape_16_9", "seed": 7} | changes
+    wished: dict[str, Any] = {
+        "model_key": "flux_lora",
+        "prompt": "MEIKOB_01 runs",
+        "image_size": "landscape_16_9",
+        "seed": 7,
+    } | changes
     return STILLS.still_request(StillOrder(**wished))
 
 
 def video(model_key: str, **changes: Any) -> VendorRequest:
-    return VIDEOS.video_request(VideoOrder(model_key=model_key, **{"prompt": "she runs", "seconds": 5} | changes))
+    wished: dict[str, Any] = {"prompt": "she runs", "seconds": 5} | changes
+    return VIDEOS.video_request(VideoOrder(model_key=model_key, **wished))
 
 
 # --- trainers ---
