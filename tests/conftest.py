@@ -26,7 +26,7 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _OWN_ROOT = pytest.StashKey[Path]()
 
 
-class NetworkIsClosed(Exception):  # noqa: N818 (it says what happened)
+class NetworkIsClosed(Exception):
     """A test tried to leave the machine."""
 
 
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         (root / folder).mkdir(mode=0o711, parents=True, exist_ok=True)
         os.environ[name] = str(root / folder)
     if not is_live:
-        # An audit hook sees every connect of this process, asyncio's and the libraries' too; it cannot be taken off again.
+        # An audit hook sees every connect of this process, asyncio's and the libraries' too, and stays to the end.
         sys.addaudithook(_stay_on_this_machine)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq.abc import PGconn
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from domain.errors import NotConfigured, Unavailable
@@ -77,12 +78,7 @@ class Database:
             with connection.transaction():
                 yield connection
         except psycopg.OperationalError as error:
-            if not connection.broken and not connection.closed:
-                raise
-            raise Unavailable(
-                f"The connection to the database at {describe_url(self._url)} was lost while it was used "
-                "(the server was stopped or restarted): run this again."
-            ) from error
+            raise self._lost(connection, error) from error
         finally:
             self._pool.putconn(connection)
 
@@ -94,7 +90,10 @@ class Database:
     def dedicated(self) -> Iterator[Connection]:
         """An autocommit connection outside the pool, closed at the end, and with it every lock it holds."""
         with _connect(self._url) as connection:
-            yield connection
+            try:
+                yield connection
+            except psycopg.OperationalError as error:
+                raise self._lost(connection, error) from error
 
     def close(self) -> None:
         """Close every idle connection; safe to repeat. Using the database afterwards is `Unavailable`."""
@@ -107,6 +106,14 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _lost(self, connection: Connection, error: psycopg.OperationalError) -> Exception:
+        if not connection.broken:
+            return error  # a lock not had, a deadlock: the caller's affair
+        return Unavailable(
+            f"The connection to the database at {describe_url(self._url)} was lost while it was used "
+            "(the server was stopped or restarted): run this again."
+        )
 
     def _why_none(self, error: PoolTimeout | PoolClosed) -> Unavailable | NotConfigured:
         where = describe_url(self._url)
@@ -146,7 +153,7 @@ def _connect(url: str) -> Connection:
         except psycopg.OperationalError as error:
             # psycopg gives a refused connection no SQLSTATE, so that "wrong password" and "still starting up" differ
             # only in that the second passes. Its exception holds the password (`pgconn`): it is not chained.
-            if not _is_listening(url):
+            if error.pgconn is None or not _is_listening(error.pgconn):
                 raise Unavailable(
                     f"No database server answers at {where} ({_first_line(error, url)}): "
                     "start it, or mend ONMODEL_DATABASE_URL."
@@ -185,20 +192,17 @@ def _set_up(connection: Connection) -> None:
     connection.autocommit = before
 
 
-def _is_listening(url: str) -> bool:
-    parts = conninfo_to_dict(url)
-    hosts = str(parts.get("hostaddr") or parts.get("host") or "/var/run/postgresql").split(",")
-    ports = str(parts.get("port") or "5432").split(",")
-    for number, host in enumerate(hosts):
-        port = int(ports[min(number, len(ports) - 1)] or 5432)
-        with contextlib.suppress(OSError):
-            if host.startswith("/"):
-                with socket.socket(socket.AF_UNIX) as attempt:
-                    attempt.settimeout(_CONNECT_SECONDS)
-                    attempt.connect(f"{host}/.s.PGSQL.{port}")
-            else:
-                socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
-            return True
+def _is_listening(failed: PGconn) -> bool:
+    host = (failed.hostaddr or failed.host).decode()
+    port = failed.port.decode() or "5432"
+    with contextlib.suppress(OSError):
+        if host.startswith("/"):
+            with socket.socket(socket.AF_UNIX) as attempt:
+                attempt.settimeout(_CONNECT_SECONDS)
+                attempt.connect(f"{host}/.s.PGSQL.{port}")
+        else:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        return True
     return False
 
 

@@ -132,6 +132,8 @@ def _apply(connection: Connection, migration: Migration) -> None:
                 )
             connection.execute(_RECORD.encode(), (migration.name, migration.sha256))
     except psycopg.Error as error:
+        if connection.broken:
+            raise  # not the file's fault
         position = error.diag.statement_position
         line = f", line {migration.text.count(chr(10), 0, int(position)) + 1}" if position else ""
         raise OnModelError(
