@@ -91,7 +91,8 @@ def paired_bootstrap_lower95(with_scores: Sequence[float], without_scores: Seque
 
     A percentile bootstrap is too sure of itself on five views, so its percentile is moved outwards to
     Φ(-√(n/(n-1))·t₉₇.₅,ₙ₋₁), the "expanded percentile" interval (T. Hesterberg, What Teachers Should Know About the
-    Bootstrap, 2015, section 4). Deterministic for a seed. `KNOWS_NOTHING` below two pairs; `BadInput` when the scores are not pairs or not finite.
+    Bootstrap, 2015, section 4). Deterministic for a seed. `KNOWS_NOTHING` below two pairs; `BadInput` when the scores
+    are not pairs or not finite.
     """
     differences = [with_score - without for with_score, without in _pairs(with_scores, without_scores)]
     count = len(differences)
@@ -218,7 +219,7 @@ def _reason(score: IdentityScore, passing: int) -> str:
 def _pairs(first: Sequence[float], second: Sequence[float]) -> list[tuple[float, float]]:
     if len(first) != len(second):
         raise BadInput(
-            f"{len(first)} scores with the LoRA and {len(second)} without are no pairs: judge the same views both times."
+            f"{len(first)} scores with the LoRA and {len(second)} without are no pairs: judge the same views twice."
         )
     _refuse_unfit([*first, *second])
     return list(zip(first, second, strict=True))
