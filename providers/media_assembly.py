@@ -18,7 +18,7 @@ from typing import Any
 import ffmpeg
 
 from domain.errors import BadInput, OnModelError
-from providers.media_probe import CONTAINER_FORMATS, MAX_SIDE_PIXELS, open_clip, probe_clip, video_stream
+from providers.media_probe import CONTAINER_FORMATS, MAX_SIDE_PIXELS, open_clip, probe_clip, scan_packets, video_stream
 from providers.ports import ClipFacts, SeasonClip
 
 _SAMPLE_RATE = 48_000
@@ -105,6 +105,7 @@ def _make_part(ffmpeg_path: str, clip: SeasonClip, facts: ClipFacts, part: Path,
     with open_clip(clip.path) as container:
         stream = video_stream(container, clip.path)
         video_index = stream.index
+        sound_index = scan_packets(container, stream, clip.path).sound_index
         is_untagged_hd = stream.codec_context.colorspace == 2 and stream.codec_context.height >= _UNTAGGED_HD_HEIGHT
     count = frame.frame_count(facts)
     samples = round(Fraction(count * _SAMPLE_RATE, frame.frames_per_second))
@@ -136,10 +137,10 @@ def _make_part(ffmpeg_path: str, clip: SeasonClip, facts: ClipFacts, part: Path,
         .filter("setsar", 1)
         .filter("setparams", range="tv", colorspace="bt709", color_primaries="bt709", color_trc="bt709")
     )
-    sound_source = source["a:0"] if facts.has_audio else ffmpeg.input("anullsrc=r=48000:cl=stereo", f="lavfi")
-    sound = sound_source.audio if not facts.has_audio else sound_source
+    silence = ffmpeg.input(f"anullsrc=r={_SAMPLE_RATE}:cl=stereo", f="lavfi")
     sound = (
-        sound.filter("aresample", _SAMPLE_RATE, **{"async": 1, "first_pts": 0})
+        (silence.audio if sound_index is None else source[str(sound_index)])
+        .filter("aresample", _SAMPLE_RATE, **{"async": 1, "first_pts": 0})
         .filter("aformat", sample_fmts="s16", channel_layouts="stereo")
         .filter("apad")
         .filter("atrim", end_sample=samples)
@@ -193,7 +194,7 @@ def _run(ffmpeg_path: str, command: Any, what: str, seconds: float) -> None:
 
     The limit is a minute and as much again as a hundred times the clip's length: far beyond an honest encode.
     """
-    arguments = command.global_args("-hide_banner", "-nostdin", "-loglevel", "error").compile(
+    arguments = command.global_args("-hide_banner", "-nostdin", "-loglevel", "error", "-max_error_rate", "1").compile(
         cmd=ffmpeg_path, overwrite_output=True
     )
     try:

@@ -23,6 +23,7 @@ from providers.media_probe import (
     Geometry,
     checked_geometry,
     decoded_frames,
+    free_decoders,
     open_clip,
     scan_packets,
     seek,
@@ -90,6 +91,7 @@ class ClipReader:
         self._can_seek = True
         self._geometry: Geometry | None = None
         self._stored_size = (0, 0)
+        self._closing = contextlib.ExitStack()
         self._container: InputContainer
         self._stream: VideoStream
         self._open()
@@ -100,7 +102,9 @@ class ClipReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._container.close()
+        self._closing.close()
+        del self._frames, self._showing, self._ahead, self._stream, self._container
+        free_decoders()
 
     def at_or_after(self, seconds: float) -> tuple[float, VideoFrame] | None:
         """The first frame not before this moment, with its own; None past the end. Stays on that frame."""
@@ -151,7 +155,8 @@ class ClipReader:
         return BadInput(f"{self._path} has no frame that can be decoded; {AGAIN}.")
 
     def _open(self) -> None:
-        self._container = open_clip(self._path)
+        self._closing.close()
+        self._container = self._closing.enter_context(open_clip(self._path))
         self._stream = video_stream(self._container, self._path)
         self._restart()
 
@@ -190,5 +195,4 @@ class ClipReader:
                 return
         # This container cannot seek, or what lies there is damaged: from here on, every frame in turn.
         self._can_seek = False
-        self._container.close()
         self._open()

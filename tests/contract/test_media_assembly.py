@@ -104,12 +104,32 @@ def test_a_portrait_clip_stands_between_black_bars_and_a_landscape_one_lies_betw
     assert is_red(second[70, 60])
 
 
-def test_colours_survive_the_assembly(tools: FfmpegMediaTools, tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "a.mp4", size=(64, 48))
+@pytest.mark.parametrize("size", [(64, 48), (1280, 720)])
+def test_colours_survive_the_assembly(tools: FfmpegMediaTools, tmp_path: Path, size: tuple[int, int]) -> None:
+    path = make_clip(tmp_path / "a.mp4", size=size, seconds=0.2)
     out = tmp_path / "season.mp4"
-    tools.assemble([SeasonClip(slot_number=1, path=path)], out, width=64, height=48, frames_per_second=25)
-    before, after = tools.frames_at(path, [0.4])[0], tools.frames_at(out, [0.4])[0]
+    tools.assemble([SeasonClip(slot_number=1, path=path)], out, width=size[0], height=size[1], frames_per_second=25)
+    before, after = tools.frames_at(path, [0.1])[0], tools.frames_at(out, [0.1])[0]
     assert np.abs(before[12, 16].astype(int) - after[12, 16]).max() <= 6
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_a_clip_that_lost_its_tail_keeps_its_place_and_is_followed_on_time(
+    tools: FfmpegMediaTools, tmp_path: Path, name: str
+) -> None:
+    codec = "libvpx-vp9" if name == "a.webm" else "libx264"
+    path = make_clip(
+        tmp_path / name, seconds=2, size=(64, 48), codec=codec, has_sound=True, has_noise=True, is_index_first=True
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * 0.75)])
+    after = make_clip(tmp_path / "after.mp4", seconds=0.5, size=(64, 48), has_sound=True)
+    clips = [SeasonClip(slot_number=n, path=p) for n, p in enumerate((path, after), 1)]
+    facts = tools.assemble(clips, tmp_path / "season.mp4", width=64, height=48, frames_per_second=25)
+    kept = tools.probe_clip(path).duration_seconds
+    assert 1.0 < kept < 2.0
+    assert facts.duration_seconds == pytest.approx(kept + 0.5, abs=0.041)
+    assert is_red(tools.frames_at(tmp_path / "season.mp4", [kept + 0.1])[0][12, 16])
 
 
 def test_the_same_clips_give_the_same_bytes(tools: FfmpegMediaTools, tmp_path: Path) -> None:
