@@ -14,10 +14,6 @@ from providers.fal.vendor import FalVendor
 from tests.contract.fal_standin import KEY, STILL, Answer, Failing, StandIn, fal_stand_in, vendor_at
 
 
-ndor_at,
-)
-
-
 @pytest.fixture
 def fal() -> Iterator[StandIn]:
     with fal_stand_in() as server:
@@ -27,7 +23,10 @@ def fal() -> Iterator[StandIn]:
 @pytest.fixture
 def vendor(fal: StandIn) -> Iterator[FalVendor]:
     with vendor_at(fal) as vendor:
-        yi@pytest.mark.parametrize("key", ["", "  ", "two words", "broken\nline", "schlüssel"])
+        yield vendor
+
+
+@pytest.mark.parametrize("key", ["", "  ", "two words", "broken\nline", "schlüssel"])
 def test_a_key_that_cannot_be_one_is_refused_without_repeating_it(key: str) -> None:
     with open_http(Failing(OSError())) as http, pytest.raises(NotConfigured) as caught:
         FalVendor(http, SecretStr(key), load_registry())
@@ -52,5 +51,3 @@ def test_the_key_never_appears_in_a_text_even_when_fal_repeats_it(
         told = [repr(vendor), vendor.ping().detail, repr(caught.value), caplog.text, repr(caught.value.__cause__)]
     assert not any(KEY in text for text in told)
     assert caplog.text
-
-
