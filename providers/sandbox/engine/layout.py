@@ -84,14 +84,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A sandbox LoRA in memory: `codes` [rank, hidden] is A averaged over the modules, `merit` [rank] 0–1 how good a
-    picture each atom is, `strengths` [rank] how far it was fitted."""
+    """A sandbox LoRA in memory: `codes` [rank, hidden] is A averaged over the modules, `atoms` [module,
+    hidden, rank] is B. Per atom: how far it was fitted, how good a picture it is (0–1), and its shape."""
 
     layout: Layout
     codes: Floats
     atoms: NDArray[np.float16]
     strengths: Floats
     merit: Floats
+    aspects: Floats
+    is_cut_below: NDArray[np.bool_]
 
     def subject(self, atom: int) -> Subject:
         return read_signal(self.layout, self.atoms[:, :, atom].T.astype(np.float32).ravel() / _SIGNAL_SCALE)
@@ -166,10 +168,17 @@ def read_lora(path: Path, base: str) -> LoraFile:
     atoms = np.stack(b_parts)
     if not np.isfinite(codes).all() or not np.isfinite(atoms).all():
         raise Rejected(f"The LoRA file {path.name} holds values that are not finite: retrain it.")
-    facts = [_at(layout, atoms, layout.signal_length - _FACTS + k) for k in (0, 4)]
-    strengths = np.clip(facts[0], 0, 1)
-    merit = np.where(facts[0] > 1e-3, facts[1] / np.maximum(facts[0], 1e-3), 0)
-    return LoraFile(layout, codes, atoms, strengths.astype(np.float32), np.clip(merit, 0, 1).astype(np.float32))
+    fitted, aspects, below, _aside, merit = (_at(layout, atoms, layout.fitted_at + k) for k in range(5))
+    gain = 1 / np.maximum(fitted, np.float32(1e-3))
+    return LoraFile(
+        layout,
+        codes,
+        atoms,
+        strengths=np.clip(fitted, 0, 1),
+        merit=np.clip(merit * gain, 0, 1),
+        aspects=np.clip(aspects * gain, 0.1, 4),
+        is_cut_below=below * gain > 0.5,
+    )
 
 
 def base_metadata(layout: Layout, *, steps: int, trigger_word: str) -> dict[str, str]:

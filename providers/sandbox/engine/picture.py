@@ -157,7 +157,7 @@ class _Look:
         distance = _distance_to_border(lab)
         level = max(14.0, float(np.percentile(distance, 60)))
         odds = (distance - level) / np.float32(6) + 2.0 * (_centre(*lab.shape[:2]) - 0.45) / 0.45
-        return cls(lab, _sigmoid(_blur(odds.astype(np.float32), 1)))
+        return cls(lab, _sigmoid(blur(odds.astype(np.float32), 1)))
 
     def histogram(self, weights: Floats) -> NDArray[np.float64]:
         counts = np.bincount(self.bin.ravel(), weights.ravel().astype(np.float64), minlength=int(np.prod(_BINS)))
@@ -177,9 +177,9 @@ class _Look:
             doubt = 5e-5  # a colour that neither model knows is rather not the subject's
         colour = np.log((subject + doubt) / (ground + 3e-4)).ravel()[self.bin]
         self.kinship = np.clip(colour, 0, 3)
-        shape = np.log(_blur(self.likelihood, 6) + 0.02) - np.log(1.02 - _blur(self.likelihood, 6))
+        shape = np.log(blur(self.likelihood, 6) + 0.02) - np.log(1.02 - blur(self.likelihood, 6))
         odds = np.clip(colour, -3, 3) + 0.4 * shape + 0.5 * (self.place + 1.2)
-        self.likelihood = _sigmoid(1.4 * _blur(odds.astype(np.float32), 1))
+        self.likelihood = _sigmoid(1.4 * blur(odds.astype(np.float32), 1))
 
     def settle(self) -> Finding | None:
         inside = _main_parts(self.likelihood > 0.5, np.exp(self.place) * (self.kinship + 0.02))
@@ -187,7 +187,7 @@ class _Look:
         if not _SMALLEST_SHARE < share < _LARGEST_SHARE:
             return None
         likelihood = np.where(inside, np.maximum(self.likelihood, 0.55), np.minimum(self.likelihood, 0.2))
-        cleanness = float((_blur(self.kinship.astype(np.float32), 1)[inside] > 0.6).mean())
+        cleanness = float((blur(self.kinship.astype(np.float32), 1)[inside] > 0.6).mean())
         return Finding(likelihood.astype(np.float32), cleanness)
 
 
@@ -278,11 +278,11 @@ def _refine(colour: Floats, rough: Floats) -> Floats:
     """Draw a rough outline to the edges in the picture: a guided filter on the luma, then a steeper slope."""
     luma = colour @ np.float32([0.3, 0.59, 0.11])
     radius = max(3, colour.shape[0] // 90)
-    mean_luma, mean_rough = _blur(luma, radius), _blur(rough, radius)
-    covariance = _blur(luma * rough, radius) - mean_luma * mean_rough
-    slope = covariance / (_blur(luma * luma, radius) - mean_luma**2 + np.float32(4e-4))
+    mean_luma, mean_rough = blur(luma, radius), blur(rough, radius)
+    covariance = blur(luma * rough, radius) - mean_luma * mean_rough
+    slope = covariance / (blur(luma * luma, radius) - mean_luma**2 + np.float32(4e-4))
     offset = mean_rough - slope * mean_luma
-    guided = _blur(slope, radius) * luma + _blur(offset, radius)
+    guided = blur(slope, radius) * luma + blur(offset, radius)
     matte: Floats = np.clip((guided - 0.36) / 0.28, 0, 1).astype(np.float32)
     return matte
 
@@ -305,7 +305,7 @@ def _centre(rows: int, columns: int) -> Floats:
     return centre
 
 
-def _blur(plane: Floats, radius: int) -> Floats:
+def blur(plane: Floats, radius: int) -> Floats:
     """Box filter of side 2·radius+1, edges repeated."""
     for axis in (0, 1):
         pad = [(0, 0), (0, 0)]

@@ -1,0 +1,240 @@
+"""Filming: a still in layers, moved by a camera and by its own steps, written as a playable MP4.
+
+Frames are drawn with Pillow and piped to ffmpeg (H.264, yuv420p, index first). Nothing is invented between
+frames: the people slide, bob and lean, the camera travels, rain falls.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from domain.errors import JobFailed, Rejected
+from providers.sandbox.engine.drawing import mix_seed, stage_for
+from providers.sandbox.engine.picture import Floats, blur, cut_subject, find_subjects, load_rgb, resize
+from providers.sandbox.engine.scenes import Scene, Words, paint_scene
+from providers.sandbox.engine.stage import Actor, Layer, Stage, compose, draw_weather, label
+from providers.sandbox.engine.words import split_words
+
+_STEPPING = frozenset("walk walks walking stroll strolls run runs running chase chases dance dances dancing".split())  # noqa: SIM905
+_RUNNING = frozenset("run runs running chase chases sprint sprints".split())  # noqa: SIM905
+_ELEMENT_BOX = (420, 620)  # px at which an element's subject is cut from its picture
+_COMMENT = "Made by the OnModel sandbox: a rehearsal, not a vendor's render"
+
+
+@dataclass(frozen=True)
+class _Take:
+    """How long, how large and how fast; frames are `frame_count` of `width`×`height` px."""
+
+    frame_count: int
+    width: int
+    height: int
+    frames_per_second: int
+    seed: int
+    words: Words
+
+
+def film_image(
+    *, image: Path, prompt: str, seconds: float, width: int, height: int, frames_per_second: int, seed: int,
+    ffmpeg: str, out: Path,
+) -> None:  # fmt: skip
+    """Bring the still to life: its subject moves before a filled-in background. The first frame is the still, cropped
+    to `width`×`height`. Equal arguments give equal pictures; repeating overwrites.
+
+    `Rejected` when the picture cannot be read, `JobFailed` when ffmpeg does.
+    """
+    still = _fitted(_open(image), width, height)
+    take = _take(prompt, seconds, None, width, height, frames_per_second, seed)
+    _film(_in_layers(still, take.words), take, ffmpeg, out)
+
+
+def film_elements(
+    *, elements: Sequence[Sequence[Path]], images: Sequence[Path], prompt: str, seconds: float, width: int, height: int,
+    frames_per_second: int, seed: int, ffmpeg: str, out: Path,
+) -> None:  # fmt: skip
+    """Set each element's subject, cut from its frontal (first) picture, into a scene, and film it.
+
+    The scene is the first of `images` where there is one, else it is painted from the prompt. Errors and repeating
+    as `film_image`.
+    """
+    take = _take(prompt, seconds, None, width, height, frames_per_second, seed)
+    scene = paint_scene(take.words, take.seed, width, height)
+    if images:
+        given = Image.fromarray(_fitted(_open(images[0]), width, height))
+        scene = Scene(given, scene.mood, scene.horizon, scene.weather)
+    actors = []
+    for pictures in elements:
+        if not pictures:
+            raise Rejected("An element came without a picture: give each element its frontal picture.")
+        frontal = _open(pictures[0])
+        cut = cut_subject(frontal, find_subjects([frontal])[0], *_ELEMENT_BOX)
+        actors.append(Actor(cut.colour, cut.matte, cut.aspect, cut.is_cut_below))
+    _film(compose(take.words, take.seed, scene, actors), take, ffmpeg, out)
+
+
+def film_text(
+    *, prompt: str, loras: Sequence[tuple[Path, float]], seconds: float | None = None, frames: int | None = None,
+    width: int, height: int, frames_per_second: int, seed: int, ffmpeg: str, out: Path,
+) -> None:  # fmt: skip
+    """Draw the prompt with Wan 2.2 T2V LoRAs and film it, for `frames` frames or else `seconds`.
+
+    Errors as `film_image`, and `Rejected` when a LoRA cannot be used, with the reason. Repeating overwrites.
+    """
+    take = _take(prompt, seconds, frames, width, height, frames_per_second, seed)
+    _film(stage_for(prompt, seed, width, height, loras, base="wan-22-t2v-a14b"), take, ffmpeg, out)
+
+
+def _take(
+    prompt: str, seconds: float | None, frames: int | None, width: int, height: int, frames_per_second: int, seed: int
+) -> _Take:
+    count = frames if frames is not None else round((seconds or 0) * frames_per_second)
+    if count < 1 or width < 16 or height < 16 or frames_per_second < 1:
+        raise Rejected(
+            f"A clip of {count} frames, {width}×{height} px at {frames_per_second} frames per second cannot be filmed: "
+            "ask for at least one frame of 16×16."
+        )
+    words = frozenset(split_words(prompt))
+    # yuv420p wants even sides; the odd pixel is dropped as the vendors' own encoders do.
+    return _Take(count, width // 2 * 2, height // 2 * 2, frames_per_second, mix_seed(prompt, seed), words)
+
+
+def _film(stage: Stage, take: _Take, ffmpeg: str, out: Path) -> None:
+    command = [
+        ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", "-y",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{take.width}x{take.height}", "-r", str(take.frames_per_second),
+        "-i", "pipe:0", "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "19", "-pix_fmt", "yuv420p",
+        "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709",
+        "-color_trc", "bt709", "-metadata", f"comment={_COMMENT}", "-movflags", "+faststart", "-f", "mp4", str(out),
+    ]  # fmt: skip
+    # ffmpeg says little at this level, so its errors fit into the pipe while we write.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as encoder:
+        assert encoder.stdin is not None
+        assert encoder.stderr is not None
+        try:
+            for frame in _frames(stage, take):
+                encoder.stdin.write(frame.tobytes())
+            encoder.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended early; its own words below say why
+        said = encoder.stderr.read().decode(errors="replace").strip()
+        if encoder.wait() != 0:
+            raise JobFailed(f"The sandbox could not film {out.name}: ffmpeg ended with {encoder.returncode} ({said[-300:]}).")
+
+
+def _frames(stage: Stage, take: _Take) -> Iterator[Image.Image]:
+    random = np.random.default_rng([take.seed, 41])
+    is_inward = bool(random.random() < 0.7)
+    aim_x, aim_y = float(random.uniform(-0.5, 0.5)), float(random.uniform(-0.35, 0.1))
+    phases = random.uniform(0, 2 * math.pi, max(1, len(stage.layers)))
+    clear = Stage(stage.background, stage.layers, "")
+    for number in range(take.frame_count):
+        share = number / max(1, take.frame_count - 1)
+        eased = share * share * (3 - 2 * share)
+        seconds = number / take.frames_per_second
+        zoom = 1 + 0.09 * (eased if is_inward else 1 - eased)
+        frame = _seen(clear, take, zoom, aim_x * eased, aim_y * eased, seconds, share, phases)
+        if stage.weather:
+            draw_weather(frame, stage.weather, seconds)
+        yield label(frame)
+
+
+def _seen(
+    stage: Stage, take: _Take, zoom: float, aim_x: float, aim_y: float, seconds: float, share: float, phases: Floats
+) -> Image.Image:
+    """One frame: the background through a travelling window, each layer nearer and so moving a little more."""
+    width, height = take.width, take.height
+    far = 1 + (zoom - 1) * 0.7
+    room_x, room_y = (width - width / far) / 2, (height - height / far) / 2
+    left, top = room_x * (1 + aim_x), room_y * (1 + aim_y)
+    frame = stage.background.resize(
+        (width, height), Image.Resampling.BILINEAR, box=(left, top, left + width / far, top + height / far)
+    )
+    near_x, near_y = (width - width / zoom) / 2 * (1 + aim_x), (height - height / zoom) / 2 * (1 + aim_y)
+    is_stepping, is_running = bool(take.words & _STEPPING), bool(take.words & _RUNNING)
+    for number, layer in enumerate(stage.layers):
+        # A shadow goes with the subject that follows it, hence the phase by pairs from the end.
+        phase = float(phases[0 if len(stage.layers) <= 2 else number // 2])
+        pace = 9.0 if is_running else 5.5 if is_stepping else 1.5
+        reach = layer.picture.height
+        sway = math.sin(pace / 2 * seconds + phase) - math.sin(phase)
+        lift = (abs(math.sin(pace / 2 * seconds + phase)) - abs(math.sin(phase))) if is_stepping else 0.0
+        drift = (share - 0.0) * width * (0.06 if is_running else 0.035) * (1 if math.cos(phase) > 0 else -1)
+        x = layer.x + sway * reach * 0.006 + (drift if is_stepping else 0.0)
+        y = layer.y - (0.0 if layer.is_shadow else lift * reach * 0.016)
+        breath = 1 + (0.0 if layer.is_shadow else 0.006 * (math.sin(2.2 * seconds + phase) - math.sin(phase)))
+        _lay(frame, layer, (x - near_x) * zoom, (y - near_y) * zoom, zoom, breath)
+    return frame
+
+
+def _lay(frame: Image.Image, layer: Layer, x: float, y: float, zoom: float, breath: float) -> None:
+    """Paste a layer at a place between pixels: enlarged by `zoom`, `breath` taller with its foot kept."""
+    wide, high = layer.picture.width * zoom, layer.picture.height * zoom * breath
+    y -= layer.picture.height * zoom * (breath - 1)
+    left, top = max(0, math.floor(x)), max(0, math.floor(y))
+    right, bottom = min(frame.width, math.ceil(x + wide)), min(frame.height, math.ceil(y + high))
+    if right <= left or bottom <= top:
+        return
+    size = (right - left, bottom - top)
+    across, down = layer.picture.width / wide, layer.picture.height / high
+    data = (across, 0.0, (left - x) * across, 0.0, down, (top - y) * down)
+    picture = layer.picture.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    mask = layer.mask.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    frame.paste(picture, (left, top), mask)
+
+
+def _in_layers(still: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], words: Words) -> Stage:
+    """Part a still into its subject and a background filled in behind it; one layer where no subject stands out."""
+    height, width = still.shape[:2]
+    weather = "rain" if words & {"rain", "rainy", "raining"} else "snow" if words & {"snow", "snowing"} else ""
+    finding = find_subjects([still])[0]
+    if finding is None:
+        return Stage(Image.fromarray(still), (), weather)
+    mask = np.clip((resize(finding.likelihood, width, height) - 0.25) / 0.3, 0, 1)
+    soft = blur(mask, max(2, width // 300))
+    background = _filled_in(still, finding.likelihood)
+    feet = np.linspace(1, 0, 12, dtype=np.float32)
+    edge_y, edge_x = np.ones(height, np.float32), np.ones(width, np.float32)
+    edge_x[:12], edge_x[-12:] = feet[::-1], feet
+    edge_y[:12] = feet[::-1]
+    soft = soft * edge_y[:, None] * edge_x[None]
+    layer = Layer(Image.fromarray(still), Image.fromarray((np.clip(soft, 0, 1) * 255).astype(np.uint8)), 0.0, 0.0)
+    return Stage(Image.fromarray(background), (layer,), weather)
+
+
+def _filled_in(
+    still: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], likelihood: Floats
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The still with its subject painted over by what lies around it, near first, then farther."""
+    rows, columns = likelihood.shape
+    small = np.asarray(Image.fromarray(still).resize((columns, rows)), dtype=np.float32)
+    known = (blur((likelihood > 0.3).astype(np.float32), 2) < 0.02).astype(np.float32)
+    filled, weight = np.zeros_like(small), np.zeros_like(known)
+    for radius in (3, 8, 20, 60):
+        share = blur(known, radius)
+        around = np.stack([blur(small[..., c] * known, radius) for c in range(3)], axis=-1)
+        take = np.clip(share * 12, 0, 1) * (1 - weight)
+        filled += take[..., None] * around / np.maximum(share, 1e-4)[..., None]
+        weight += take
+    filled /= np.maximum(weight, 1e-3)[..., None]
+    height, width = still.shape[:2]
+    cover = resize(1 - known, width, height)[..., None].clip(0, 1)
+    mixed = still * (1 - cover) + resize(filled, width, height) * cover
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def _open(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    try:
+        return load_rgb(path, 2048)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Rejected(f"The picture {path.name} cannot be read ({error}): send a JPEG, PNG or WebP.") from error
+
+
+def _fitted(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    size = (width // 2 * 2, height // 2 * 2)
+    return np.asarray(ImageOps.fit(Image.fromarray(image), size, Image.Resampling.BICUBIC))
