@@ -12,8 +12,8 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, tzinfo
-from decimal import ROUND_HALF_UP, Decimal
+from datetime import UTC, tzinfo
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -25,7 +25,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from domain.errors import OnModelError
-from domain.jobs import Stage
 from domain.prompts import find_mentions
 from domain.reports import (
     CharacterReport,
@@ -39,13 +38,22 @@ from domain.reports import (
     money_of,
     on_model_share,
 )
+from tasks.report_figures import (
+    date_range,
+    decimals_of,
+    duration,
+    is_rounded,
+    number_ranges,
+    score_text,
+    stage_words,
+    usd,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _WIDEST_PIXELS = 480
 _STRIP_PIXELS = 168  # a frame of the strip is up to 84 px wide, on screens of double density
 _FACE_PIXELS = 96
 _SLOT_ROWS = 26  # rows of one money table; 75 slots and the rest stand in three side by side
-_MOST_DECIMALS = 4
 _Key = TypeVar("_Key")
 _ROUTES = ("won", "elements", "direct", "preprocessed", "face_identity", "originals")
 
@@ -294,68 +302,7 @@ def _faces(
     return faces
 
 
-# --- words and figures ---
-
-
-def stage_words(stage: Stage) -> str:
-    """`LoRA training`, `identity check`."""
-    return stage.value.replace("_", " ").replace("lora", "LoRA")
-
-
-def usd(amount: Decimal, places: int = 2) -> str:
-    """`$1,234.50`; a sum that would read as zero and is not shows as many digits as it needs, up to four."""
-    while places < _MOST_DECIMALS and amount and abs(amount) < Decimal(1).scaleb(-places):
-        places += 1
-    rounded = amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
-    return f"{'−' if rounded < 0 else ''}${abs(rounded):,.{places}f}"
-
-
-def decimals_of(costs: Iterable[CostLine]) -> int:
-    """Digits that show every amount of the tables exactly, 2…4, so that the reader can add them up."""
-    amounts = [amount for line in costs for amount in (line.forecast_usd, line.actual_usd) if amount is not None]
-    exponents = [amount.normalize().as_tuple().exponent for amount in amounts]
-    return min(max([2, *(-exponent for exponent in exponents if isinstance(exponent, int))]), _MOST_DECIMALS)
-
-
-def is_rounded(costs: Iterable[CostLine]) -> bool:
-    """Whether some amount has more digits than the tables show."""
-    smallest = Decimal(1).scaleb(-_MOST_DECIMALS)
-    return any((line.forecast_usd or 0) % smallest or (line.actual_usd or 0) % smallest for line in costs)
-
-
-def number_ranges(numbers: Iterable[int]) -> str:
-    """`3–5, 9`."""
-    runs: list[Gap] = []
-    for number in sorted(set(numbers)):
-        if runs and runs[-1].last == number - 1:
-            runs[-1] = Gap(runs[-1].first, number)
-        else:
-            runs.append(Gap(number, number))
-    return ", ".join(f"{run.first}–{run.last}" if run.last > run.first else f"{run.first}" for run in runs)
-
-
-def score_text(number: float) -> str:
-    """Two digits, with a real minus sign."""
-    return f"{number:.2f}".replace("-0.00", "0.00").replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """`48 s`, `4.5 s`, `6 min 15 s`."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f}".removesuffix(".0") + " s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-
-
-def date_range(begun_at: datetime, ended_at: datetime, zone: tzinfo) -> str:
-    """`3–5 May 2031`, in the season's time zone."""
-    first, last = begun_at.astimezone(zone), ended_at.astimezone(zone)
-    until = f"{last.day} {last:%B %Y}"
-    if first.date() == last.date():
-        return until
-    if (first.year, first.month) == (last.year, last.month):
-        return f"{first.day}–{until}"
-    return f"{first.day} {first:%B}{'' if first.year == last.year else f' {first.year}'} – {until}"
+# --- the outside world ---
 
 
 def _zone(name: str) -> tzinfo:
