@@ -54,8 +54,11 @@ def ensure_sandbox(
         found = find_sandbox(home)
         if found is None:
             found = _start(home, faults or "", latency or "", more_arguments)
-        elif faults is not None and control(found.url, "GET", "faults")["plan"] != faults:
-            set_faults(found.url, faults)
+        else:
+            # Asked in any case: unlike the health check it also keeps an idle server from ending just now.
+            plan = control(found.url, "GET", "faults")["plan"]
+            if faults is not None and plan != faults:
+                set_faults(found.url, faults)
         if tls and found.proxy_url is None:
             opened = control(found.url, "POST", "tls")
             found = SandboxAddress(found.url, opened["proxy_url"], Path(opened["ca_path"]))

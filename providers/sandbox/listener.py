@@ -18,6 +18,7 @@ from providers.sandbox.wire import CHUNK_BYTES, Body, BodyTooLarge, FilePart, Re
 
 Answer = Callable[[Request], Reply]
 IDLE_CONNECTION_SECONDS = 75
+HEALTH_PATH = "/_sandbox/health"
 
 
 class Listener(ThreadingHTTPServer):
@@ -90,7 +91,7 @@ class Connection(BaseHTTPRequestHandler):
         return cast(Listener, self.server)
 
     def _serve_one(self) -> None:
-        self.listener.last_request_at = time.monotonic()
+        self._note_request()
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
@@ -111,9 +112,14 @@ class Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             reply = refusal(500, "Internal Server Error", "internal_error")
         self._send(reply)
-        self.listener.last_request_at = time.monotonic()
+        self._note_request()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve_one  # noqa: N815 - names that http.server looks up
+
+    def _note_request(self) -> None:
+        """Whoever only looks whether we are there does not keep us."""
+        if self.path != HEALTH_PATH:
+            self.listener.last_request_at = time.monotonic()
 
     def _send(self, reply: Reply) -> None:
         if reply.stall_seconds is not None:

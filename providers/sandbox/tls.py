@@ -38,31 +38,32 @@ class Certificate:
     leaf_file: Path
 
 
-def ensure_certificate(folder: Path) -> Certificate:
-    """The certificate in `folder`, made anew when it is missing or ends within a week. Safe to repeat."""
+def ensure_certificate(folder: Path, now: datetime | None = None) -> Certificate:
+    """The certificate in `folder`, made anew when it is missing or ends within a week of `now`. Safe to repeat."""
+    now = now or datetime.now(UTC)
     found = Certificate(folder / "ca.pem", folder / "leaf.pem")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if _days_left(found) < RENEW_DAYS:
-        _write_certificate(found)
+    if _days_left(found, now) < RENEW_DAYS:
+        _write_certificate(found, now)
     return found
 
 
-def _days_left(certificate: Certificate) -> float:
+def _days_left(certificate: Certificate, now: datetime) -> float:
     try:
         leaf = x509.load_pem_x509_certificate(certificate.leaf_file.read_bytes())
         x509.load_pem_x509_certificate(certificate.ca_file.read_bytes())
     except (FileNotFoundError, ValueError):
         return 0
-    return (leaf.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
+    return (leaf.not_valid_after_utc - now) / timedelta(days=1)
 
 
-def _write_certificate(target: Certificate) -> None:
+def _write_certificate(target: Certificate, now: datetime) -> None:
     ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "OnModel sandbox, not for real use")])
     leaf_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "queue.fal.run")])
     ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
     ca = (
-        _draft(ca_name, ca_name, ca_key)
+        _draft(ca_name, ca_name, ca_key, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_ca=True), critical=True)
         .add_extension(ca_id, critical=False)
@@ -71,7 +72,7 @@ def _write_certificate(target: Certificate) -> None:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted({*FAL_HOSTS, "localhost"})]
     names.append(x509.IPAddress(IPv4Address("127.0.0.1")))
     leaf = (
-        _draft(leaf_name, ca_name, leaf_key)
+        _draft(leaf_name, ca_name, leaf_key, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(is_ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -86,8 +87,9 @@ def _write_certificate(target: Certificate) -> None:
     _write_private(target.ca_file, ca.public_bytes(pem))
 
 
-def _draft(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+def _draft(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -18,7 +18,7 @@ class SandboxTransport(httpx.BaseTransport):
     """
 
     def __init__(self, base_url: str, reopen: Callable[[], str] | None = None) -> None:
-        self._base = httpx.URL(base_url)
+        self.base_url = httpx.URL(base_url)
         self._reopen = reopen
         self._inner = httpx.HTTPTransport(trust_env=False, verify=False)
 
@@ -28,15 +28,15 @@ class SandboxTransport(httpx.BaseTransport):
                 f"The sandbox plays fal's hosts only and was asked for {request.url.host!r}: "
                 "use files of fal's storage, or a vendor other than the sandbox."
             )
-        base = self._base
+        base = self.base_url
         try:
             return self._inner.handle_request(self._redirected(request, base))
         except httpx.ConnectError:
             if self._reopen is None:
                 raise
-        if self._base == base:
-            self._base = httpx.URL(self._reopen())
-        return self._inner.handle_request(self._redirected(request, self._base))
+        if self.base_url == base:
+            self.base_url = httpx.URL(self._reopen())
+        return self._inner.handle_request(self._redirected(request, self.base_url))
 
     @staticmethod
     def _redirected(request: httpx.Request, base: httpx.URL) -> httpx.Request:
