@@ -21,11 +21,12 @@ from fal_client.client import USER_AGENT, CDNToken, CDNTokenManager, FalClientEr
 
 from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired, Unavailable
 from domain.jobs import BlobRef, OutputFile
-from providers.fal.client import REST_URL, TIMEOUT, FalClient, json_of, refusal
+from providers.fal.client import REST_URL, FalClient, json_of, refusal
 
 MULTIPART_FROM_BYTES = 100 * 1024 * 1024
 """Above this fal-client uploads in parts; it reads a file in parts only when it is given a path."""
 
+UPLOAD_TIMEOUT = httpx.Timeout(connect=15.0, read=120.0, write=120.0, pool=120.0)
 MAX_RESUMES = 3
 MAX_REDIRECTS = 5
 
@@ -141,21 +142,30 @@ class FalFiles:
 
 
 class _Through(httpx.BaseTransport):
-    """Sends through our one client whatever another client made; what had no timeout gets ours."""
+    """Sends through our one client whatever another client made; what had no timeout gets ours.
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    A broken connection or a timeout is `Unavailable` at once: fal-client would try ten times, each to its timeout, and
+    knows none of our errors, so this sends it straight to its second store and then back to us.
+    """
+
+    def __init__(self, client: FalClient) -> None:
+        self._client = client
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        limits = request.extensions.get("timeout") or {}
-        ours = TIMEOUT.as_dict()
+        limits, ours = request.extensions.get("timeout") or {}, UPLOAD_TIMEOUT.as_dict()
         request.extensions["timeout"] = {name: limits.get(name) or ours[name] for name in ours}
-        return self._http.send(request, stream=True)
+        host = request.url.host
+        try:
+            return self._client.http.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"fal's store {host} could not be reached ({self._client.failure(error)}); try again later."
+            ) from error
 
 
 def _through(client: FalClient, headers: dict[str, str]) -> httpx.Client:
     # trust_env off: otherwise a proxy in the environment would take the request past our client.
-    return httpx.Client(transport=_Through(client.http), headers=headers, trust_env=False)
+    return httpx.Client(transport=_Through(client), headers=headers, trust_env=False, timeout=UPLOAD_TIMEOUT)
 
 
 class _Package(SyncClient):

@@ -89,6 +89,19 @@ def test_an_upload_that_fails_falls_back_to_the_second_store_without_the_key(
     assert "authorization" not in fal.seen[-1].headers
 
 
+def test_a_connection_that_breaks_while_uploading_is_left_to_the_one_who_repeats_uploads(
+    fal: StandIn, vendor: FalVendor, tmp_path: Path
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"x")
+    fal.on("POST rest.fal.ai/storage/auth/token", Answer(200, TOKEN))
+    fal.on("POST v3.fal.media/files/upload", Answer(behaviour="drop"))
+    fal.on("POST rest.fal.ai/storage/upload/initiate", Answer(behaviour="drop"))
+    with pytest.raises(Unavailable, match=r"rest\.fal\.ai could not be reached"):
+        vendor.upload(path, ZIP)
+    assert len(fal.seen) == 3
+
+
 def test_a_file_above_the_limit_goes_up_in_parts(fal: StandIn, vendor: FalVendor, tmp_path: Path) -> None:
     path = tmp_path / "0123abcd"
     with path.open("wb") as file:
