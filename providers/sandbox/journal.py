@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -52,7 +52,6 @@ class Job:
     accepted_at: float
     is_low_priority: bool = False
     start_within_seconds: float | None = None
-    webhook_url: str | None = None
     faults: tuple[str, ...] = ()
     phase: Phase = Phase.IN_QUEUE
     attempts: int = 0
@@ -155,6 +154,8 @@ class Journal:
 
 
 def _from_json(raw: dict[str, Any]) -> Job:
+    # A newer or older OnModel may have written it: what this one does not know is left out.
+    raw = {name: value for name, value in raw.items() if name in {known.name for known in fields(Job)}}
     outcome = raw.pop("outcome")
     raw["phase"] = Phase(raw["phase"])
     raw["faults"] = tuple(raw["faults"])

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from domain.errors import BadInput, NotConfigured
+from providers.sandbox.wire import code_stamp
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30
@@ -44,6 +45,8 @@ def ensure_sandbox(
 ) -> SandboxAddress:
     """The address of this home's sandbox, started if none answers. Safe to repeat, from many processes at once.
 
+    A server of older code is replaced; its unfinished jobs go on in the new one.
+
     `faults` puts that plan in force (an equal one goes on counting; None leaves the plan alone); `latency` and
     `more_arguments` count for a fresh start only. `NotConfigured` when the server does not come up.
     """
@@ -52,6 +55,9 @@ def ensure_sandbox(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(folder / "launch.lock"):
         found = find_sandbox(home)
+        if found is not None and control(found.url, "GET", "health")["code"] != code_stamp():
+            stop_sandbox(home)
+            found = None
         if found is None:
             found = _start(home, faults or "", latency or "", more_arguments)
         else:

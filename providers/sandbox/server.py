@@ -36,6 +36,7 @@ from providers.sandbox.wire import (
     SITE_HOST,
     Reply,
     Request,
+    code_stamp,
     refusal,
 )
 from providers.sandbox.work import WorkOptions, Workshop, parse_latency
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 WAIT_FOR_LOCK_SECONDS = 10.0
 JOB_SECONDS = 7 * 86400.0
+SWEEP_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class SandboxServer:
         self._shelf = Shelf(folder / "files")
         self._workshop = Workshop(self._journal, self._shelf, folder / "work", options.work)
         self._ended = threading.Event()
+        self._code_stamp = code_stamp()
         self._queue = FalQueue(
             self._journal,
             self._workshop,
@@ -115,7 +118,11 @@ class SandboxServer:
 
     def wait(self) -> None:
         """Return when asked to shut down, or after `idle_seconds` without a request and without work."""
+        swept_at = time.monotonic()
         while not self._ended.wait(min(5.0, self._options.idle_seconds)):
+            if time.monotonic() - swept_at > SWEEP_SECONDS:
+                self._sweep()
+                swept_at = time.monotonic()
             idle = time.monotonic() - self._listener.last_request_at
             if idle > self._options.idle_seconds and not self._workshop.is_busy():
                 return
@@ -154,7 +161,7 @@ class SandboxServer:
             return refusal(403, "The sandbox's control pages are not for browsers.")
         match request.method, request.path:
             case "GET", "/_sandbox/health":
-                return Reply.of(200, {"is_sandbox": True, "pid": os.getpid(), "home": str(self._options.home)})
+                return Reply.of(200, {"pid": os.getpid(), "home": str(self._options.home), "code": self._code_stamp})
             case "GET", "/_sandbox/counters":
                 return Reply.of(200, {"accepted": self._journal.accepted(), "posts": self._queue.posts()})
             case "GET", "/_sandbox/jobs":

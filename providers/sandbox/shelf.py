@@ -127,7 +127,8 @@ class Shelf:
         """Forget files older than `keep_seconds` and what was left half-done; how many went."""
         gone = 0
         for entry in list(self._entries()):
-            if time.time() - entry.stat().st_mtime > keep_seconds:
+            is_unfinished = entry.name.startswith(".incoming-")
+            if time.time() - entry.stat().st_mtime > (min(keep_seconds, 3600) if is_unfinished else keep_seconds):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
                 gone += 1
         return gone

@@ -22,6 +22,12 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost"})
 CHUNK_BYTES = 256 * 1024
 
 
+def code_stamp() -> str:
+    """Changes whenever the sandbox's own files do, so that a server of older code is not taken for today's."""
+    files = [path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".toml")]
+    return f"{len(files)}-{max(path.stat().st_mtime_ns for path in files)}"
+
+
 class BodyTooLarge(Exception):
     """The request's body is longer than this address takes."""
 

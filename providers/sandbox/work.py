@@ -35,7 +35,11 @@ WORK_KINDS = ("train", "still", "image_video", "elements", "text_video")
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """How jobs run. `latency_seconds` is added to each kind of work; `engine` names the package that does it."""
+    """How jobs run: at most `concurrency` at once (and never more than cores), each at least `latency_seconds` long.
+
+    2 is what fal allows a new account (reference 1.9). `engine` names the package that does the work; clips are made
+    no higher than `max_video_height` pixels whatever their model promises, because this is a rehearsal on a CPU.
+    """
 
     engine: str = "providers.sandbox.engine"
     concurrency: int = 2
@@ -74,7 +78,7 @@ class Workshop:
         cores = os.cpu_count() or 1
         self._threads: list[threading.Thread] = []
         self._runners = [
-            Runner(options.engine, max(1, cores // options.concurrency)) for _ in range(options.concurrency)
+            Runner(options.engine, max(1, cores // options.concurrency)) for _ in range(min(options.concurrency, cores))
         ]
 
     def start(self) -> None:

@@ -23,9 +23,11 @@ from providers.sandbox.schemas import check_input, load_catalogue
 from providers.sandbox.shelf import safe_name
 from providers.sandbox.tls import ensure_certificate
 from providers.sandbox.transport import SandboxTransport
+from providers.sandbox.wire import code_stamp
 from tests.contract.sandbox_fixtures import (
     ELEMENTS,
     KLING,
+    REAL,
     STAND_IN,
     STILLS,
     TRAINER,
@@ -465,6 +467,7 @@ def test_many_starters_get_one_server_that_outlives_them(tmp_path: Path) -> None
         assert ensure_sandbox(tmp_path, faults="submit:lock").url == url
         assert control(url, "GET", "faults")["plan"] == "submit:lock"
         assert ensure_sandbox(tmp_path, tls=True).proxy_url is not None
+        assert control(url, "GET", "health")["code"] == code_stamp()
     finally:
         assert stop_sandbox(tmp_path)
     assert find_sandbox(tmp_path) is None
@@ -512,3 +515,18 @@ def test_a_fully_parallel_burst_is_answered_once_each(tmp_path: Path) -> None:
         assert [finish(http, one).json()["prompt"] for one in accepted] == [str(n) for n in range(24)]
         assert control(server.url, "GET", "counters")["accepted"] == {STILLS: 24}
         assert threading.active_count() < 40
+
+
+def test_the_real_engine_trains_draws_and_films_behind_the_wire(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path, engine=REAL) as server, sandbox_client(server.url) as http:
+        archive = upload(http, training_zip(), "set.zip", "application/zip")
+        trained = buy(http, TRAINER, {"images_data_url": archive, "steps": 20, "trigger_word": "MEIKOB_01"})
+        lora = [{"path": trained["diffusers_lora_file"]["url"]}]
+        order = {"prompt": "MEIKOB_01 at night", "image_size": "square", "loras": lora, "output_format": "png"}
+        picture = buy(http, STILLS, order)["images"][0]["url"]
+        assert http.get(picture).content.startswith(b"\x89PNG")
+        short = {"num_frames": 17, "resolution": "480p", "interpolator_model": "none"}
+        clip = buy(http, WAN_LORA, {"prompt": "rain", **short})["video"]
+        assert http.get(clip["url"]).content[4:8] == b"ftyp"
+        moved = buy(http, "fal-ai/veo3.1/image-to-video", {"prompt": "rain", "image_url": picture, "duration": "4s"})
+        assert http.get(moved["video"]["url"]).content[4:8] == b"ftyp"
