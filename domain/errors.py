@@ -27,6 +27,8 @@ class OnModelError(Exception):
     """Base of all our errors; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+    job_key: str = ""
+    """The job it happened to, where there was one."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

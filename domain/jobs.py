@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -186,6 +187,55 @@ class VendorJobIds(Record):
     status_url: str | None = None
     response_url: str | None = None
     cancel_url: str | None = None
+
+
+class KeptFile(Record):
+    """An output file in our own store, checked; `url` is where the vendor had it."""
+
+    role: str
+    sha256: str
+    media_type: str
+    file_name: str
+    url: str
+
+    def ref(self) -> BlobRef:
+        return BlobRef(sha256=self.sha256, media_type=self.media_type, file_name=self.file_name)
+
+
+class ProviderJob(Record):
+    """A row of the ledger."""
+
+    key: str
+    work_key: str
+    attempt: int
+    season_id: int
+    slot_number: int | None
+    character_id: int | None
+    stage: Stage
+    operation: Operation
+    api_name: str
+    model_key: str
+    request: VendorRequest
+    state: JobState
+    not_before: datetime | None
+    ids: VendorJobIds | None
+    files: tuple[KeptFile, ...]
+    seed: int | None
+    error_class: str | None
+    error_message: str | None
+    estimate_usd: Decimal
+    ceiling_usd: Decimal
+    billed_usd: Decimal | None
+    is_simulated: bool
+    submitted_at: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in _ENDS
+
+    def file(self, role: str) -> KeptFile | None:
+        """The first kept file of a role, or None."""
+        return next((file for file in self.files if file.role == role), None)
 
 
 class VendorState(StrEnum):

@@ -70,7 +70,7 @@ class CharacterEntry(Record):
     @field_validator("base_models")
     @classmethod
     def _bases_are_known(cls, bases: tuple[str, ...]) -> tuple[str, ...]:
-        known = load_registry().base_models
+        known = {base.key for base in load_registry().base_models}
         for base in bases:
             if base not in known:
                 raise ValueError(f"{base!r} is no base model; write one of {', '.join(sorted(known))}")
@@ -104,7 +104,9 @@ class SlotEntry(Record):
         if self.prompt is not None and not self.prompt.strip():
             raise ValueError("has an empty prompt; say what happens in the slot")
         if self.video_model is not None:
-            load_registry().video_model(self.video_model)
+            known = [model.key for model in load_registry().video_models()]
+            if self.video_model not in known:
+                raise ValueError(f"{self.video_model!r} is no video model; write one of {', '.join(known)}")
         return self
 
 
@@ -153,7 +155,7 @@ class SeasonManifest(Record):
                 if name not in BUILT_VENDORS:
                     raise ValueError(f"{name!r} is not in this version yet; write {' or '.join(BUILT_VENDORS)}")
             choice[stage] = listed
-        return {**{stage: ("sandbox",) for stage in ("train", "image", "video")}, **choice}
+        return {**dict.fromkeys(("train", "image", "video"), ("sandbox",)), **choice}
 
     @model_validator(mode="after")
     def _characters_differ(self) -> Self:
@@ -208,3 +210,39 @@ class SeasonManifest(Record):
         """Slot numbers missing between 1 and the last slot."""
         present = {slot.number for slot in self.slots}
         return tuple(number for number in range(1, max(present, default=0)) if number not in present)
+
+
+class Season(Record):
+    """A season as it stands in the database."""
+
+    id: int
+    slug: str
+    owner: str
+    time_zone: str
+    vendor: VendorChoice
+    is_simulated: bool
+    review: bool
+    manifest_sha256: str
+    finished_sha256: str | None
+    video_sha256: str | None
+    video_seconds: float | None
+
+
+class Character(Record):
+    """A character of a season as it stands in the database."""
+
+    id: int
+    season_id: int
+    name: str
+    description: str
+    trigger_word: str
+    kind: CharacterKind
+    base_models: tuple[str, ...]
+    lora: str
+    lora_scale: float
+    min_images: int
+    training: TrainingOptions
+
+    @property
+    def is_lora_wanted(self) -> bool:
+        return self.lora != "none" and bool(self.base_models)

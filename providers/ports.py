@@ -6,7 +6,7 @@ the vendor's words and JSON into the records of `domain.jobs`. It raises only er
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from domain.clips import ClipFacts as ClipFacts
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
 from domain.records import Record
 
@@ -209,18 +210,6 @@ class BlobStore(Protocol):
 # --- pictures and clips ---
 
 
-class ClipFacts(Record):
-    """What a clip is. Width and height are as shown (rotation and pixel aspect applied)."""
-
-    duration_seconds: float
-    width: int
-    height: int
-    frames_per_second: float
-    video_codec: str
-    has_audio: bool
-    size_bytes: int
-
-
 class ImageFacts(Record):
     """What a picture is; `format` is JPEG, PNG or WEBP."""
 
@@ -268,7 +257,19 @@ class MediaTools(Protocol):
         """Frames at least `every_seconds` apart, in order, full resolution, measured."""
         ...
 
+    def measure_image(self, image: RgbImage) -> SampledFrame:
+        """The measures of a picture that comes from no clip (`at_seconds` is 0)."""
+        ...
+
+    def frames_at(self, path: Path, times: Sequence[float]) -> list[RgbImage]:
+        """The frames on screen at these seconds, in the order asked for."""
+        ...
+
     def last_frame(self, path: Path) -> RgbImage: ...
+
+    def png_bytes(self, image: RgbImage) -> bytes: ...
+
+    def jpeg_bytes(self, image: RgbImage, quality: int = 92) -> bytes: ...
 
     def assemble(
         self, clips: list[SeasonClip], out: Path, *, width: int, height: int, frames_per_second: int

@@ -1,0 +1,156 @@
+"""Which route a slot takes to its characters: the table of the first issue, as pure rules.
+
+    LoRA of the character              video model                       route
+    ---------------------------------  --------------------------------  ---------------------------------------------
+    any, character pinned              takes elements                    elements
+    ready                              takes LoRAs of its base           direct
+    ready                              takes none, or another base       preprocessed (a LoRA still, then the video)
+    ready, no still model for its base takes none of it                  originals, with the reason
+    ready, file missing or damaged     any                               originals, an error
+    pending, training, validating,
+    failed, archived                   any                               originals, a warning
+    none, or switched off              any                               originals
+
+LoRA status is read once, at the start of a render, into `CharacterAtRender`. Each character of a slot has its own
+route; one that falls back never takes another's away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from domain.characters import LoraStatus
+from domain.jobs import BlobRef
+from domain.records import Record
+
+
+class Route(StrEnum):
+    """How a character's look reaches the video model; equal to the SQL type `route`."""
+
+    ELEMENTS = "elements"
+    DIRECT = "direct"
+    PREPROCESSED = "preprocessed"
+    ORIGINALS = "originals"
+
+
+class LoraAtRender(Record):
+    """A character's LoRA as it stood when the render began. `file` is None when it is missing or damaged."""
+
+    lora_id: int
+    base_model: str
+    status: LoraStatus
+    file: BlobRef | None
+    still_model: str | None
+
+
+class CharacterAtRender(Record):
+    """Everything a route can use, read once at the start of a render."""
+
+    character_id: int
+    name: str
+    description: str
+    trigger_word: str
+    lora_scale: float
+    is_lora_wanted: bool
+    loras: tuple[LoraAtRender, ...] = ()
+    pinned_frontal: BlobRef | None = None
+    pinned_references: tuple[BlobRef, ...] = ()
+    originals: tuple[BlobRef, ...] = ()
+
+
+class VideoModelTakes(Record):
+    """What of a video model decides the route; filled from the registry."""
+
+    key: str
+    has_elements: bool
+    has_image: bool
+    lora_base: str | None
+    max_loras: int = 3
+    max_pictures: int = 1
+    picture_model: str | None = None
+    """The model to fall back to with pictures, for a model that takes none itself."""
+
+
+class CharacterRoute(Record):
+    """One character's way into one slot. `severity` is '', 'warning' or 'error' for the log."""
+
+    character_id: int
+    name: str
+    route: Route
+    lora_id: int | None = None
+    reason: str
+    severity: str = ""
+
+
+RETRIES: dict[Route, int] = {Route.ELEMENTS: 3, Route.DIRECT: 1, Route.PREPROCESSED: 3, Route.ORIGINALS: 1}
+"""Retries of a route's own job after its first try, before the next route (the table's last column)."""
+
+STILL_BACKOFF_SECONDS = (2.0, 4.0, 8.0)
+
+
+def choose_route(character: CharacterAtRender, model: VideoModelTakes) -> CharacterRoute:
+    """The first route of one character; never refuses."""
+
+    def goes(route: Route, reason: str, lora: LoraAtRender | None = None, severity: str = "") -> CharacterRoute:
+        return CharacterRoute(
+            character_id=character.character_id,
+            name=character.name,
+            route=route,
+            lora_id=lora.lora_id if lora else None,
+            reason=reason,
+            severity=severity,
+        )
+
+    if model.has_elements and character.pinned_frontal is not None:
+        return goes(Route.ELEMENTS, f"pinned, and {model.key} takes elements")
+    if not character.is_lora_wanted:
+        return goes(Route.ORIGINALS, "its LoRA is switched off")
+    if not character.loras:
+        return goes(Route.ORIGINALS, "it has no LoRA")
+    ready = [lora for lora in character.loras if lora.status is LoraStatus.READY]
+    if not ready:
+        states = ", ".join(sorted({lora.status.value for lora in character.loras}))
+        return goes(Route.ORIGINALS, f"its LoRA is {states}, not ready", severity="warning")
+    usable = [lora for lora in ready if lora.file is not None]
+    if not usable:
+        return goes(Route.ORIGINALS, "its LoRA file is missing or damaged", ready[0], severity="error")
+    for lora in usable:
+        if model.lora_base == lora.base_model:
+            return goes(Route.DIRECT, f"{model.key} takes LoRAs of {lora.base_model}", lora)
+    takes_pictures = model.has_image or model.has_elements
+    for lora in usable:
+        if lora.still_model and takes_pictures:
+            return goes(Route.PREPROCESSED, f"{model.key} takes no LoRA of {lora.base_model}: a still with it", lora)
+    base = usable[0].base_model
+    return goes(
+        Route.ORIGINALS, f"no still model draws with a LoRA of {base}, and {model.key} does not take it", usable[0]
+    )
+
+
+def next_route(failed: CharacterRoute, character: CharacterAtRender, why: str) -> CharacterRoute | None:
+    """The route after one that failed for good, or None after the last: direct → preprocessed → originals.
+
+    Elements go straight to the original references. A direct LoRA without a still model skips preprocessing.
+    """
+    match failed.route:
+        case Route.DIRECT:
+            lora = next((one for one in character.loras if one.lora_id == failed.lora_id), None)
+            route = Route.PREPROCESSED if lora is not None and lora.still_model else Route.ORIGINALS
+        case Route.ELEMENTS | Route.PREPROCESSED:
+            route = Route.ORIGINALS
+        case Route.ORIGINALS:
+            return None
+    return failed.model_copy(
+        update={"route": route, "reason": f"{failed.route.value} failed: {why}", "severity": "warning"}
+    )
+
+
+def group_by_base(routes: Sequence[CharacterRoute], cast: Sequence[CharacterAtRender]) -> list[list[CharacterRoute]]:
+    """The preprocessed characters, those whose LoRAs share a base together: each group becomes one still."""
+    base_of = {lora.lora_id: lora.base_model for character in cast for lora in character.loras}
+    groups: dict[str, list[CharacterRoute]] = {}
+    for route in routes:
+        if route.route is Route.PREPROCESSED and route.lora_id is not None:
+            groups.setdefault(base_of[route.lora_id], []).append(route)
+    return list(groups.values())

@@ -1,0 +1,51 @@
+"""Render a season: train whom it has to, make their references, render every open slot, assemble, account."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from domain.errors import OnModelError, worst_exit_code
+from flows.generate_references import generate_references
+from flows.render_slot import render_slot
+from flows.running import in_thread
+from flows.train_character import train_character
+from flows.words import SeasonSlug, publish_season
+from tasks.assembly import assemble_season_task
+from tasks.lookups import season_exit_codes_task, season_work_task
+
+SlotsAtOnce = Annotated[int, Field(ge=1, le=40, description="Slots rendered side by side.")]
+
+
+@flow(name="render-season", flow_run_name="season {season}", log_prints=False)
+async def render_season(season: SeasonSlug, slots_at_once: SlotsAtOnce = 4) -> int:
+    """Bring a season as far as it can go; returns the exit code of the run (0 when nothing is left to do).
+
+    Safe to run again at any time: what is done stays done, and nothing is paid twice. A character that cannot be
+    learned and a slot that fails are reported, and the rest goes on.
+    """
+    work = await in_thread(season_work_task, season)
+    codes = await asyncio.gather(*(_prepare(season, name) for name in work.character_names))
+    turn = asyncio.Semaphore(slots_at_once)
+
+    async def render(number: int) -> None:
+        async with turn:
+            await render_slot(season, number)
+
+    await asyncio.gather(*(render(number) for number in work.open_slots))
+    await in_thread(assemble_season_task, work.season_id)
+    await publish_season(season)
+    return worst_exit_code([*codes, *await in_thread(season_exit_codes_task, work.season_id)])
+
+
+async def _prepare(season: str, character: str) -> int:
+    """Train a character and make its references; 0, or the exit code of what stopped it. The season goes on."""
+    try:
+        await train_character(season, character)
+        await generate_references(season, character)
+    except OnModelError as error:
+        return error.exit_code if error.exit_code in (4, 5, 6) else 5
+    return 0

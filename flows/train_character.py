@@ -1,0 +1,75 @@
+"""Train a character: frames → training set → LoRA → file check → identity check, with retries that have a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from domain.characters import LoraStatus
+from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
+from flows.running import buy, buy_all, in_thread
+from flows.words import CharacterName, SeasonSlug, publish_character
+from tasks.curation import curate_training_set_task
+from tasks.frames import harvest_clip_task
+from tasks.identity import judge_views_task, plan_views_task
+from tasks.lookups import character_work_task, lora_status_task
+from tasks.training import (
+    adopt_weights_task,
+    check_weights_task,
+    ensure_lora_task,
+    may_train_again_task,
+    plan_training_task,
+)
+
+MaxAttempts = Annotated[int, Field(ge=1, le=5, description="Trainings at most; each is a new paid job.")]
+
+
+@flow(name="train-character", flow_run_name="train {character} of {season}", log_prints=False)
+async def train_character(season: SeasonSlug, character: CharacterName, max_attempts: MaxAttempts = 2) -> list[int]:
+    """Learn a character from its winning clips and prove that it was learned.
+
+    Returns the ids of its LoRAs, one per base model. Safe to run again: finished steps are not repeated and nothing is
+    paid twice. Costs up to max_attempts trainings and ten views per base model.
+    """
+    work = await in_thread(character_work_task, season, character)
+    if not work.is_lora_wanted:
+        return []
+    if work.is_trained_here or work.clip_ids:
+        await asyncio.gather(*(in_thread(harvest_clip_task, clip_id) for clip_id in work.clip_ids))
+        await in_thread(curate_training_set_task, work.character_id)
+    lora_ids = [await in_thread(ensure_lora_task, work.character_id, base) for base in work.base_models]
+    wanted = [lora_id for lora_id in lora_ids if lora_id is not None]
+    await asyncio.gather(*(_learn(lora_id, max_attempts) for lora_id in wanted))
+    await publish_character(season, character)
+    return wanted
+
+
+async def _learn(lora_id: int, max_attempts: int) -> None:
+    """Train, check and judge one LoRA until it is ready or its attempts are used up."""
+    while await in_thread(lora_status_task, lora_id) not in (LoraStatus.READY, LoraStatus.FAILED):
+        try:
+            problem = await _train_once(lora_id, max_attempts)
+        except (JobFailed, Rejected, ResultExpired) as failure:
+            problem = failure.message
+        if problem:
+            await in_thread(may_train_again_task, lora_id, max_attempts, problem)
+
+
+async def _train_once(lora_id: int, max_attempts: int) -> str:
+    """One attempt from wherever it stands; '' when the LoRA is ready, else what is wrong with it."""
+    if await in_thread(lora_status_task, lora_id) is not LoraStatus.VALIDATING:
+        key = await in_thread(plan_training_task, lora_id, max_attempts)
+        await buy(key)
+        await in_thread(adopt_weights_task, lora_id, key)
+    problem = await in_thread(check_weights_task, lora_id)
+    if problem:
+        return problem
+    keys = await in_thread(plan_views_task, lora_id)
+    views = await buy_all(keys, max_attempts=2)
+    failed = [view for view in views if isinstance(view, OnModelError)]
+    if failed:
+        return f"{len(failed)} of {len(views)} views could not be drawn: {failed[0].message}"
+    return await in_thread(judge_views_task, lora_id, [str(view) for view in views])

@@ -1,0 +1,243 @@
+"""Seasons, their slots and their winning clips in SQL; importing a manifest is one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from domain.clips import Clip
+from domain.errors import BadInput
+from domain.imports import CharacterImport, ClipImport, SeasonImport, SlotImport
+from domain.renders import Slot
+from domain.seasons import Season, SeasonManifest
+from providers.postgres.rows import Table, as_json, one
+
+_SEASON = """SELECT seasons.id, slug, owners.name AS owner, time_zone, vendor, is_simulated, review, manifest_sha256,
+                    finished_sha256, video_sha256, video_seconds
+             FROM seasons JOIN owners ON owners.id = seasons.owner_id"""
+
+
+class SeasonTable(Table):
+    """`seasons`, `slots`, `clips` and who belongs to whom."""
+
+    def by_slug(self, slug: str) -> Season:
+        """`BadInput` naming the seasons there are when this is none of them."""
+        row = self._one(f"{_SEASON} WHERE slug = %s", (slug,))
+        if row is None:
+            known = ", ".join(row["slug"] for row in self._all("SELECT slug FROM seasons ORDER BY slug", ()))
+            raise BadInput(
+                f"There is no season {slug!r}; known are: {known or 'none yet'}. "
+                f"Import one with: onmodel season import season.yaml"
+            )
+        return Season.model_validate(row)
+
+    def get(self, season_id: int) -> Season:
+        row = self._one(f"{_SEASON} WHERE seasons.id = %s", (season_id,))
+        assert row is not None, season_id
+        return Season.model_validate(row)
+
+    def manifest(self, season_id: int) -> SeasonManifest:
+        """The manifest as it was last imported."""
+        row = self._one("SELECT manifest FROM seasons WHERE id = %s", (season_id,))
+        assert row is not None, season_id
+        return SeasonManifest.model_validate(row["manifest"])
+
+    def slots(self, season_id: int) -> list[Slot]:
+        """Every slot, in order."""
+        rows = self._all(
+            """SELECT id, season_id, number, prompt, winning_clip_id, entry, entry_sha256, plan
+               FROM slots WHERE season_id = %s AND (prompt IS NOT NULL OR winning_clip_id IS NOT NULL)
+               ORDER BY number""",
+            (season_id,),
+        )
+        return [Slot.model_validate(row) for row in rows]
+
+    def slot(self, season_id: int, number: int) -> Slot:
+        """`BadInput` naming the slots there are when this is none of them."""
+        slots = {slot.number: slot for slot in self.slots(season_id)}
+        if number not in slots:
+            known = ", ".join(str(known) for known in slots) or "none"
+            raise BadInput(f"Slot {number} is not in this season; it has {known}.")
+        return slots[number]
+
+    def clip(self, clip_id: int) -> Clip:
+        row = self._one(
+            """SELECT id, season_id, sha256, source_name, duration_seconds, width, height, frames_per_second,
+                      has_audio, last_frame_url FROM clips WHERE id = %s""",
+            (clip_id,),
+        )
+        assert row is not None, clip_id
+        return Clip.model_validate(row)
+
+    def set_last_frame(self, clip_id: int, url: str) -> None:
+        self._do("UPDATE clips SET last_frame_url = %s WHERE id = %s", (url, clip_id))
+
+    def finish(
+        self, season_id: int, *, video_sha256: str | None, video_seconds: float | None, is_complete: bool
+    ) -> None:
+        """Note the assembled video, and whether anything was left to do for this manifest."""
+        self._do(
+            """UPDATE seasons SET video_sha256 = %s, video_seconds = %s, finished_at = now(),
+                      finished_sha256 = CASE WHEN %s THEN manifest_sha256 END
+               WHERE id = %s""",
+            (video_sha256, video_seconds, is_complete, season_id),
+        )
+
+    def store(self, season: SeasonImport) -> int:
+        """Write a checked manifest whole, or not at all; the season's id. Safe to repeat."""
+        manifest = season.manifest
+        with self._database.transaction() as db:
+            owner_id = _id(
+                db,
+                """INSERT INTO owners (name) VALUES (%s)
+                   ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id""",
+                (manifest.owner,),
+            )
+            project_id = _id(
+                db,
+                """INSERT INTO projects (owner_id, name) VALUES (%s, %s)
+                   ON CONFLICT (owner_id, name) DO UPDATE SET name = excluded.name RETURNING id""",
+                (owner_id, manifest.season),
+            )
+            season_id = _id(
+                db,
+                """INSERT INTO seasons (slug, owner_id, project_id, time_zone, review, vendor, is_simulated, manifest,
+                                        manifest_sha256)
+                   VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                   ON CONFLICT (slug) DO UPDATE SET owner_id = excluded.owner_id, project_id = excluded.project_id,
+                       time_zone = excluded.time_zone, review = excluded.review, vendor = excluded.vendor,
+                       is_simulated = excluded.is_simulated, manifest = excluded.manifest,
+                       manifest_sha256 = excluded.manifest_sha256, updated_at = now()
+                   RETURNING id""",
+                (
+                    manifest.season,
+                    owner_id,
+                    project_id,
+                    manifest.time_zone,
+                    manifest.review,
+                    as_json(manifest.vendor),
+                    season.is_simulated,
+                    as_json(manifest),
+                    season.sha256,
+                ),
+            )
+            db.execute(
+                """INSERT INTO budgets (season_id, limit_usd) VALUES (%s, %s)
+                   ON CONFLICT (season_id) DO UPDATE SET limit_usd = excluded.limit_usd""",
+                (season_id, manifest.budget_usd),
+            )
+            clip_ids = {clip.sha256: _store_clip(db, season_id, clip) for clip in season.clips}
+            db.execute("UPDATE characters SET is_current = false WHERE season_id = %s", (season_id,))
+            for character in season.characters:
+                _store_character(db, season_id, project_id, character, clip_ids)
+            _store_slots(db, season_id, season.slots, clip_ids)
+        return season_id
+
+
+def _id(db: Connection[Any], query: str, values: tuple[Any, ...]) -> int:
+    row = one(db, query, values)
+    assert row is not None
+    return int(row["id"])
+
+
+def _store_clip(db: Connection[Any], season_id: int, clip: ClipImport) -> int:
+    facts = clip.facts
+    return _id(
+        db,
+        """INSERT INTO clips (season_id, sha256, source_name, duration_seconds, width, height, frames_per_second,
+                              video_codec, has_audio, size_bytes)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (season_id, sha256) DO UPDATE SET source_name = excluded.source_name RETURNING id""",
+        (
+            season_id,
+            clip.sha256,
+            clip.source_name,
+            facts.duration_seconds,
+            facts.width,
+            facts.height,
+            facts.frames_per_second,
+            facts.video_codec,
+            facts.has_audio,
+            facts.size_bytes,
+        ),
+    )
+
+
+def _store_character(
+    db: Connection[Any], season_id: int, project_id: int, character: CharacterImport, clip_ids: dict[str, int]
+) -> None:
+    entry = character.entry
+    character_id = _id(
+        db,
+        """INSERT INTO characters (season_id, project_id, name, description, trigger_word, kind, base_models, lora,
+                                   lora_scale, min_images, training)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (season_id, name) DO UPDATE SET description = excluded.description,
+               trigger_word = excluded.trigger_word, kind = excluded.kind, base_models = excluded.base_models,
+               lora = excluded.lora, lora_scale = excluded.lora_scale, min_images = excluded.min_images,
+               training = excluded.training, is_current = true
+           RETURNING id""",
+        (
+            season_id,
+            project_id,
+            entry.name,
+            entry.description,
+            entry.trigger_word,
+            entry.kind,
+            list(entry.base_models),
+            character.lora,
+            entry.lora_scale,
+            entry.min_images,
+            as_json(entry.training),
+        ),
+    )
+    db.execute("DELETE FROM character_clips WHERE character_id = %s", (character_id,))
+    for position, sha256 in enumerate(dict.fromkeys(character.clip_sha256s)):
+        db.execute(
+            "INSERT INTO character_clips (character_id, clip_id, position) VALUES (%s, %s, %s)",
+            (character_id, clip_ids[sha256], position),
+        )
+    db.execute("DELETE FROM character_images WHERE character_id = %s", (character_id,))
+    for position, image in enumerate(character.images):
+        db.execute(
+            """INSERT INTO character_images (character_id, role, position, sha256, source_name, width, height,
+                                             media_type)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+            (
+                character_id,
+                image.role,
+                position,
+                image.sha256,
+                image.source_name,
+                image.width,
+                image.height,
+                image.media_type,
+            ),
+        )
+
+
+def _store_slots(db: Connection[Any], season_id: int, slots: tuple[SlotImport, ...], clip_ids: dict[str, int]) -> None:
+    for slot in slots:
+        winning = clip_ids[slot.clip_sha256] if slot.clip_sha256 else None
+        db.execute(
+            """INSERT INTO slots (season_id, number, prompt, winning_clip_id, entry, entry_sha256)
+               VALUES (%s, %s, %s, %s, %s, %s)
+               ON CONFLICT (season_id, number) DO UPDATE SET prompt = excluded.prompt,
+                   winning_clip_id = excluded.winning_clip_id, entry = excluded.entry,
+                   entry_sha256 = excluded.entry_sha256,
+                   plan = CASE WHEN slots.entry_sha256 = excluded.entry_sha256 THEN slots.plan END""",
+            (season_id, slot.number, slot.prompt, winning, Jsonb(slot.entry), slot.entry_sha256),
+        )
+    kept = [slot.number for slot in slots]
+    # A slot that left the manifest keeps its renders and costs; it only stops being part of the season.
+    db.execute(
+        """DELETE FROM slots WHERE season_id = %s AND NOT number = ANY(%s)
+           AND NOT EXISTS (SELECT 1 FROM renders WHERE renders.slot_id = slots.id)""",
+        (season_id, kept),
+    )
+    db.execute(
+        "UPDATE slots SET prompt = NULL, winning_clip_id = NULL WHERE season_id = %s AND NOT number = ANY(%s)",
+        (season_id, kept),
+    )

@@ -1,0 +1,198 @@
+"""Where adapters are chosen and put together: the only file that knows their names.
+
+`open_ports()` is called once per process; everything in it opens when first used, so that a command that needs no
+database starts none. Heavy packages are imported inside the factories.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from domain.errors import NotConfigured
+from domain.jobs import Operation, ProviderJob
+from domain.registry import Registry, load_registry
+from providers.settings import Settings
+
+if TYPE_CHECKING:
+    from providers.media import FfmpegMediaTools
+    from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, Vendor
+    from providers.postgres.cast import CastTable
+    from providers.postgres.database import Database
+    from providers.postgres.embedded import EmbeddedServer
+    from providers.postgres.ledger import Ledger
+    from providers.postgres.loras import LoraTable
+    from providers.postgres.renders import RenderTable
+    from providers.postgres.seasons import SeasonTable
+    from providers.sandbox.launcher import SandboxAddress
+
+SANDBOX = "sandbox"
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Ports:
+    """Everything outside this process that a task may ask for, each opened when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self._vendors: dict[str, Vendor] = {}
+        self._appearances: dict[str, Appearance] = {}
+
+    # --- the database ---
+
+    @cached_property
+    def embedded_server(self) -> EmbeddedServer | None:
+        """Our own PostgreSQL, started when needed; None when ONMODEL_DATABASE_URL names another."""
+        from providers.postgres.embedded import ensure_server
+
+        return None if self.settings.database_url else ensure_server(self.settings.home)
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, with all migrations applied and the registry written to it."""
+        from providers.postgres.database import Database
+        from providers.postgres.migrate import run_migrations
+        from providers.postgres.models import keep_models
+
+        if self.settings.database_url:
+            url = self.settings.database_url.get_secret_value()
+        else:
+            assert self.embedded_server is not None
+            url = self.embedded_server.url
+        database = Database.open(url)
+        if run_migrations(database):
+            keep_models(database, self.registry)
+        return database
+
+    @cached_property
+    def seasons(self) -> SeasonTable:
+        from providers.postgres.seasons import SeasonTable
+
+        return SeasonTable(self.database)
+
+    @cached_property
+    def cast(self) -> CastTable:
+        from providers.postgres.cast import CastTable
+
+        return CastTable(self.database)
+
+    @cached_property
+    def loras(self) -> LoraTable:
+        from providers.postgres.loras import LoraTable
+
+        return LoraTable(self.database)
+
+    @cached_property
+    def renders(self) -> RenderTable:
+        from providers.postgres.renders import RenderTable
+
+        return RenderTable(self.database)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from providers.postgres.ledger import Ledger
+
+        return Ledger(self.database)
+
+    @property
+    def registry(self) -> Registry:
+        return load_registry()
+
+    # --- files and pictures ---
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        """Our own store, as ONMODEL_STORAGE_URL says."""
+        from providers.blobs.opening import open_blob_store
+
+        return open_blob_store(self.settings)
+
+    @cached_property
+    def media(self) -> FfmpegMediaTools:
+        from providers.media import FfmpegMediaTools, find_ffmpeg
+
+        return FfmpegMediaTools(find_ffmpeg())
+
+    def scratch(self) -> Path:
+        """A folder for files of a moment, on the disk of our home."""
+        folder = self.settings.home / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # --- judging ---
+
+    @cached_property
+    def scorer(self) -> IdentityScorer:
+        from providers.vision import AppearanceScorer
+
+        return AppearanceScorer()
+
+    def describe(self, sha256: str) -> Appearance:
+        """The scorer's description of a stored picture, kept for the life of the process."""
+        if sha256 not in self._appearances:
+            self._appearances[sha256] = self.scorer.describe(self.media.load_image(self.blobs.local_path(sha256)))
+        return self._appearances[sha256]
+
+    def check_lora_file(self, path: Path, *, expected_base: str) -> LoraFileReport:
+        from providers.lora_files import check_lora_file
+
+        return check_lora_file(path, expected_base=expected_base)
+
+    # --- vendors ---
+
+    def vendor(self, name: str) -> Vendor:
+        """The adapter of a vendor, opened once; `NotConfigured` when its key is missing."""
+        if name not in self._vendors:
+            self._vendors[name] = self._open_vendor(name)
+        return self._vendors[name]
+
+    def _open_vendor(self, name: str) -> Vendor:
+        from pydantic import SecretStr
+
+        from providers.fal.client import open_http
+        from providers.fal.vendor import FalVendor
+
+        if name == SANDBOX:
+            from providers.sandbox.transport import SandboxTransport
+
+            http = open_http(sandbox_transport=SandboxTransport(self.sandbox().url))
+            return FalVendor(http, SecretStr("sandbox"), self.registry, name=SANDBOX)
+        if name == "fal":
+            if self.settings.fal_key is None:
+                raise NotConfigured(
+                    "The season's vendor is fal, but FAL_KEY is not set: export FAL_KEY=… (from your fal dashboard), "
+                    "or write vendor: sandbox in the manifest to rehearse at no cost."
+                )
+            return FalVendor(open_http(), self.settings.fal_key, self.registry)
+        raise NotConfigured(f"The vendor {name!r} is not in this version: write fal or sandbox in the manifest.")
+
+    def sandbox(self) -> SandboxAddress:
+        """The rehearsal stage, started when nobody has."""
+        from providers.sandbox.launcher import ensure_sandbox
+
+        return ensure_sandbox(self.settings.home, faults=self.settings.sandbox_faults)
+
+    def poll_seconds(self, job: ProviderJob) -> float:
+        """How long to wait between looks: often on the sandbox, at a vendor's pace elsewhere."""
+        if job.request.vendor == SANDBOX:
+            return 0.15
+        return 10.0 if job.operation is Operation.TRAIN_LORA else 2.0
+
+
+@cache
+def open_ports() -> Ports:
+    """The ports of this process, from its environment. Settings are read at the first call."""
+    return Ports(Settings.from_environ())

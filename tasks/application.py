@@ -1,0 +1,325 @@
+"""Application: how a slot's characters reach its video model, and what follows when a way fails.
+
+The plan of a slot (model, prompt, seconds, cast and first routes) is stored at its first render. Routes then only ever
+move down the table of `domain/applications.py`, each move written to the database with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from domain.applications import (
+    CharacterAtRender,
+    CharacterRoute,
+    LoraAtRender,
+    Route,
+    VideoModelTakes,
+    choose_route,
+    group_by_base,
+    next_route,
+)
+from domain.characters import LoraStatus
+from domain.errors import BadInput
+from domain.jobs import BlobRef, JobOrder, JobState, Stage
+from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS
+from domain.prompts import in_words, mentioned_names, rewrite_prompt, with_trigger
+from domain.registry import Model
+from domain.renders import Render, RenderState, Slot, SlotPlan
+from domain.seasons import Character, SlotEntry
+from providers.ports import LoraUse, StillOrder
+from providers.wiring import open_ports
+from tasks.jobs import plan_job
+from tasks.view_orders import still_job
+
+if TYPE_CHECKING:
+    from providers.wiring import Ports
+
+log = logging.getLogger("onmodel.application")
+
+SLOT_ASPECT = "16:9"
+STILL_SIZE = "landscape_16_9"
+ORIGINALS_READ = 4
+
+
+def start_render(ports: Ports, season_id: int, number: int) -> int:
+    """Begin or take up the render of a slot; returns its id. Reads the LoRAs' status, once. Safe to repeat. Free."""
+    slot = ports.seasons.slot(season_id, number)
+    if slot.prompt is None:
+        raise BadInput(f"Slot {number} has already won with its own clip; there is nothing to render.")
+    known = ports.renders.of_slot(slot.id, slot.entry_sha256)
+    if known is not None and known.state is RenderState.DONE:
+        return known.id
+    plan = slot.plan or ports.renders.plan(slot.id, _resolve(ports, season_id, slot))
+    render = ports.renders.start(season_id, slot.id, slot.entry_sha256, plan.video_model)
+    if not render.routes:
+        ports.renders.set_routes(render.id, plan.routes, plan.video_model)
+        for route in plan.routes:
+            _log_route(number, route)
+    return render.id
+
+
+def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
+    entry = SlotEntry.model_validate({key: slot.entry[key] for key in slot.entry if key != "scene_sha256s"})
+    prompt = entry.prompt or ""
+    season = ports.seasons.get(season_id)
+    model = ports.registry.model(entry.video_model or ports.registry.default_video_model)
+    assert model.video is not None
+    characters = ports.cast.of_season(season_id)
+    by_name = {character.name: character for character in characters}
+    cast = tuple(_at_render(ports, by_name[name]) for name in mentioned_names(prompt, list(by_name)))
+    duration = model.video.duration
+    scenes = [
+        BlobRef(sha256=sha256, media_type=media_type, file_name=f"scene-{i + 1}{suffix}")
+        for i, (sha256, media_type, suffix) in enumerate(slot.entry.get("scene_sha256s", []))
+    ]
+    return SlotPlan(
+        prompt=prompt,
+        video_model=model.key,
+        seconds=duration.nearest_seconds(entry.seconds or duration.default),
+        aspect_ratio=SLOT_ASPECT,
+        seed=int(hashlib.sha256(f"{season.slug}/{slot.number}".encode()).hexdigest()[:7], 16),
+        cast=cast,
+        routes=tuple(choose_route(character, model_takes(model)) for character in cast),
+        scene_references=tuple(scenes),
+    )
+
+
+def model_takes(model: Model) -> VideoModelTakes:
+    """What of a registered video model decides the route."""
+    assert model.video is not None
+    takes_lora = model.lora is not None and model.lora.takes
+    return VideoModelTakes(
+        key=model.key,
+        has_elements=model.video.elements is not None,
+        has_image=model.video.image_field is not None,
+        lora_base=model.base_model if takes_lora else None,
+    )
+
+
+def _at_render(ports: Ports, character: Character) -> CharacterAtRender:
+    pinned = ports.loras.pinned(character.id)
+    loras = tuple(_lora_at_render(ports, lora_id) for lora_id in _current_ids(ports, character))
+    return CharacterAtRender(
+        character_id=character.id,
+        name=character.name,
+        description=character.description,
+        trigger_word=character.trigger_word,
+        lora_scale=character.lora_scale,
+        is_lora_wanted=character.is_lora_wanted,
+        loras=loras,
+        pinned_frontal=_picture(pinned.frontal_sha256, "frontal") if pinned else None,
+        pinned_references=tuple(_picture(sha256, "reference") for sha256 in pinned.reference_sha256s) if pinned else (),
+        originals=original_references(ports, character.id),
+    )
+
+
+def _current_ids(ports: Ports, character: Character) -> list[int]:
+    return [lora.id for lora in ports.loras.current(character.id) if lora.base_model in character.base_models]
+
+
+def _lora_at_render(ports: Ports, lora_id: int) -> LoraAtRender:
+    lora = ports.loras.get(lora_id)
+    file = lora.file_ref()
+    if lora.status is LoraStatus.READY and (file is None or not _is_intact(ports, file)):
+        file = None
+    still_model = ports.registry.still_model_for(lora.base_model)
+    return LoraAtRender(
+        lora_id=lora.id,
+        base_model=lora.base_model,
+        status=lora.status,
+        file=file,
+        still_model=still_model.key if still_model else None,
+    )
+
+
+def _is_intact(ports: Ports, file: BlobRef) -> bool:
+    """The bytes are there and still have their digest."""
+    if not ports.blobs.has(file.sha256):
+        return False
+    with ports.blobs.local_path(file.sha256).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
+
+
+def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None:
+    """Resolve a slot anew with an existing LoRA in its character's place. Free; buys nothing by itself.
+
+    `BadInput` when there is no such LoRA, it is not ready, or its character is not in the slot.
+    """
+    slot = ports.seasons.slot(season_id, number)
+    lora = ports.loras.find(lora_id)
+    if lora is None or lora.season_id != season_id:
+        raise BadInput(f"There is no LoRA {lora_id} in this season; see the LoRA ids with: onmodel status.")
+    if lora.status is not LoraStatus.READY:
+        raise BadInput(f"LoRA {lora_id} of {lora.character_name} is {lora.status}, not ready.")
+    plan = _resolve(ports, season_id, slot)
+    if lora.character_id not in {character.character_id for character in plan.cast}:
+        raise BadInput(f"Slot {number} does not show {lora.character_name}, whose LoRA {lora_id} is.")
+    model = ports.registry.model(plan.video_model)
+    cast = tuple(
+        character.model_copy(update={"loras": (_lora_at_render(ports, lora_id),), "is_lora_wanted": True})
+        if character.character_id == lora.character_id
+        else character
+        for character in plan.cast
+    )
+    routes = tuple(choose_route(character, model_takes(model)) for character in cast)
+    ports.renders.replan(slot.id, plan.model_copy(update={"cast": cast, "routes": routes}))
+
+
+def original_references(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
+    """The pictures that stand for a character without a LoRA: those given, else the sharpest frames learned from."""
+    given = ports.cast.stills(character_id, "reference")
+    if given:
+        return tuple(still.ref() for still in given[:ORIGINALS_READ])
+    training_set = ports.cast.latest_training_set(character_id)
+    if training_set is None:
+        stills = ports.cast.stills(character_id, "training")
+        return tuple(still.ref() for still in stills[:ORIGINALS_READ])
+    best = sorted(training_set.trained, key=lambda image: -(image.sharpness or 0.0))[:ORIGINALS_READ]
+    return tuple(BlobRef(sha256=i.sha256, media_type=i.media_type, file_name=i.file_name) for i in best)
+
+
+# --- stills with a LoRA ---
+
+
+def plan_slot_stills(ports: Ports, render_id: int, *, max_attempts: int) -> list[str]:
+    """The jobs of the LoRA stills this render needs, one per base model in use. Reserves money, spends none."""
+    return [plan_job(ports, order, max_attempts=max_attempts) for _, order in still_orders(ports, render_id)]
+
+
+def still_orders(ports: Ports, render_id: int) -> list[tuple[list[CharacterRoute], JobOrder]]:
+    """Each group of preprocessed characters whose LoRAs share a base, with the order for its still. Pure."""
+    render = ports.renders.get(render_id)
+    plan = plan_of(ports, render)
+    return [(group, _still_order(ports, render, plan, group)) for group in group_by_base(render.routes, plan.cast)]
+
+
+def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[CharacterRoute]) -> JobOrder:
+    season = ports.seasons.get(render.season_id)
+    cast = {character.character_id: character for character in plan.cast}
+    loras = {lora.lora_id: lora for character in plan.cast for lora in character.loras}
+    uses = []
+    words: dict[str, str] = {c.name: in_words(c.name, c.description) for c in plan.cast}
+    base_model, still_key = "", ""
+    for route in group:
+        assert route.lora_id is not None
+        lora, character = loras[route.lora_id], cast[route.character_id]
+        assert lora.file is not None
+        assert lora.still_model is not None
+        base_model, still_key = lora.base_model, lora.still_model
+        uses.append(LoraUse(file=lora.file, scale=character.lora_scale))
+        words[character.name] = with_trigger(character.trigger_word, character.description)
+    order = StillOrder(
+        model_key=still_key,
+        prompt=rewrite_prompt(plan.prompt, words),
+        loras=tuple(uses),
+        image_size=STILL_SIZE,
+        steps=IDENTITY_STEPS,
+        guidance=IDENTITY_GUIDANCE,
+        seed=plan.seed,
+    )
+    return still_job(
+        ports,
+        season,
+        order,
+        stage=Stage.LORA_APPLICATION,
+        api_name="sdxl_lora_preprocessing" if base_model == "sdxl" else "lora_preprocessing",
+        character_id=group[0].character_id,
+        slot_number=render.slot_number,
+    )
+
+
+def finished_stills(ports: Ports, render_id: int) -> dict[int, BlobRef]:
+    """The still of each preprocessed character, by character id, as far as its job has succeeded."""
+    stills: dict[int, BlobRef] = {}
+    for group, order in still_orders(ports, render_id):
+        job = ports.ledger.latest(order.work_key)
+        file = job.file("image") if job is not None and job.state is JobState.SUCCEEDED else None
+        if file is not None:
+            stills.update({route.character_id: file.ref() for route in group})
+    return stills
+
+
+# --- falling back ---
+
+
+def fall_back(ports: Ports, render_id: int, why: str, *, from_routes: frozenset[Route], key: str | None = None) -> bool:
+    """Move the characters on these routes one step down the table; False when nobody could move.
+
+    With the key of a failed still only the characters of that still move: one that falls back never takes another's
+    route away.
+    """
+    render = ports.renders.get(render_id)
+    plan = plan_of(ports, render)
+    cast = {character.character_id: character for character in plan.cast}
+    concerned = _concerned(ports, render_id, key)
+    routes: list[CharacterRoute] = []
+    has_moved = False
+    for route in render.routes:
+        is_meant = route.route in from_routes and (concerned is None or route.character_id in concerned)
+        following = next_route(route, cast[route.character_id], why) if is_meant else None
+        routes.append(following or route)
+        if following is not None:
+            has_moved = True
+            _log_route(render.slot_number, following)
+            ports.renders.note(render_id, f"{following.name}: {following.reason}")
+    if has_moved:
+        ports.renders.set_routes(render_id, tuple(routes), _model_for(ports, render.video_model, routes))
+    return has_moved
+
+
+def _concerned(ports: Ports, render_id: int, key: str | None) -> set[int] | None:
+    if key is None:
+        return None
+    work_key = ports.ledger.get(key).work_key
+    for group, order in still_orders(ports, render_id):
+        if order.work_key == work_key:
+            return {route.character_id for route in group}
+    return None
+
+
+def _model_for(ports: Ports, key: str, routes: list[CharacterRoute]) -> str:
+    """A model that takes only LoRAs cannot show pictures: once nobody is direct any more, the default model does."""
+    takes = model_takes(ports.registry.model(key))
+    if takes.has_elements or takes.has_image or any(route.route is Route.DIRECT for route in routes):
+        return key
+    return ports.registry.default_video_model
+
+
+def plan_of(ports: Ports, render: Render) -> SlotPlan:
+    """The stored plan of a render's slot."""
+    plan = ports.seasons.slot(render.season_id, render.slot_number).plan
+    assert plan is not None, f"slot {render.slot_number} has no plan"
+    return plan
+
+
+def _log_route(number: int, route: CharacterRoute) -> None:
+    level = {"warning": logging.WARNING, "error": logging.ERROR}.get(route.severity, logging.INFO)
+    log.log(level, "slot %d, %s: %s (%s)", number, route.name, route.route, route.reason)
+
+
+def _picture(sha256: str, name: str) -> BlobRef:
+    """A drawn reference; our still models answer in JPEG."""
+    return BlobRef(sha256=sha256, media_type="image/jpeg", file_name=f"{name}.jpg")
+
+
+@task(name="start-render", cache_policy=NO_CACHE)
+def start_render_task(season_id: int, number: int) -> int:
+    """Begin or take up a slot's render."""
+    return start_render(open_ports(), season_id, number)
+
+
+@task(name="plan-slot-stills", cache_policy=NO_CACHE)
+def plan_slot_stills_task(render_id: int, max_attempts: int) -> list[str]:
+    """The jobs of the LoRA stills a render needs."""
+    return plan_slot_stills(open_ports(), render_id, max_attempts=max_attempts)
+
+
+@task(name="fall-back", cache_policy=NO_CACHE)
+def fall_back_task(render_id: int, why: str, from_routes: list[Route], key: str | None) -> bool:
+    """Move characters one step down the table."""
+    return fall_back(open_ports(), render_id, why, from_routes=frozenset(from_routes), key=key)

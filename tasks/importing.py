@@ -1,0 +1,288 @@
+"""Importing a season: every file of the manifest probed and stored, then the whole written in one transaction.
+
+Everything is checked before anything is stored, so that a mistake leaves nothing half-done behind. Nothing is spent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from domain.clips import ClipFacts
+from domain.errors import BadInput, NotConfigured, OnModelError
+from domain.imports import CharacterImport, ClipImport, ImageImport, SeasonImport, SlotImport
+from domain.jobs import canonical_json
+from domain.seasons import CharacterEntry, SeasonManifest, SlotEntry
+from domain.training_sets import SMALLEST_SIDE
+from domain.vendors import WORKS, vendor_for
+from tasks.manifests import field_error, read_manifest
+
+if TYPE_CHECKING:
+    from providers.ports import ImageFacts
+    from providers.wiring import Ports
+
+log = logging.getLogger("onmodel.importing")
+
+MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+LARGEST_LORA_BYTES = 4 << 30
+
+
+class _Check:
+    """The files of one manifest: each probed once, problems collected as sentences."""
+
+    def __init__(self, ports: Ports, manifest_path: Path) -> None:
+        self._ports = ports
+        self._path = manifest_path
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.clips: dict[Path, ClipFacts] = {}
+        self.images: dict[Path, ImageFacts] = {}
+
+    def resolve(self, name: str) -> Path:
+        path = Path(name).expanduser()
+        return path if path.is_absolute() else self._path.parent / path
+
+    def clip(self, name: str, location: tuple[str | int, ...]) -> None:
+        self._probe(self.resolve(name), self.clips, self._ports.media.probe_clip, location)
+
+    def image(self, name: str, location: tuple[str | int, ...]) -> None:
+        self._probe(self.resolve(name), self.images, self._ports.media.probe_image, location)
+
+    def problem(self, location: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(field_error(self._path, location, message))
+
+    def _probe(
+        self, path: Path, known: dict[Path, Any], probe: Callable[[Path], Any], location: tuple[str | int, ...]
+    ) -> None:
+        if path in known:
+            return
+        try:
+            known[path] = probe(path)
+        except BadInput as error:
+            self.problem(location, error.message)
+
+
+def import_season(ports: Ports, path: Path) -> int:
+    """Read, check and store a season; returns its id. Safe to repeat: an edited manifest updates the season.
+
+    `BadInput` with one sentence per problem; then nothing is stored. Free.
+    """
+    manifest = read_manifest(path)
+    check = _Check(ports, path)
+    for i, entry in enumerate(manifest.characters):
+        _check_character(ports, check, entry, i)
+    for i, slot in enumerate(manifest.slots):
+        if slot.video is not None:
+            check.clip(slot.video, ("slots", i, "video"))
+        for j, name in enumerate(slot.scene_references):
+            check.image(name, ("slots", i, "scene_references", j))
+    if check.problems:
+        raise BadInput("\n".join(check.problems))
+    season = _store_files(ports, check, manifest)
+    season_id = ports.seasons.store(season)
+    for warning in season.warnings:
+        log.warning("%s", warning)
+    return season_id
+
+
+def _check_character(ports: Ports, check: _Check, entry: CharacterEntry, number: int) -> None:
+    at: tuple[str | int, ...] = ("characters", number)
+    for field in ("clips", "images", "references"):
+        for i, name in enumerate(getattr(entry, field)):
+            probe = check.clip if field == "clips" else check.image
+            probe(name, (*at, field, i))
+    if entry.is_trained_here:
+        if not entry.clips and not entry.images:
+            check.problem(
+                at, f"{entry.name} has neither clips nor images to learn from; give some, or write lora: none."
+            )
+        _check_training(ports, check, entry, at)
+    elif entry.lora != "none":
+        _check_given_lora(ports, check, entry, at)
+    if not entry.is_trained_here and not (entry.references or entry.images or entry.clips):
+        check.problem(at, f"{entry.name} has no picture at all; give references, images or clips.")
+    for name in (*entry.images, *entry.references):
+        facts = check.images.get(check.resolve(name))
+        if facts is not None and min(facts.width, facts.height) < SMALLEST_SIDE:
+            check.warnings.append(
+                f"{name} is {facts.width}×{facts.height}, under {SMALLEST_SIDE} pixels: it is left out of training, "
+                f"where it would have to be enlarged."
+            )
+
+
+def _check_training(ports: Ports, check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
+    for i, base in enumerate(entry.base_models):
+        try:
+            trainer = ports.registry.trainer_for(base)
+        except BadInput as error:
+            check.problem((*at, "base_models", i), error.message)
+            continue
+        assert trainer.training is not None
+        for option in ("steps", "learning_rate", "rank"):
+            value = getattr(entry.training, option)
+            rule = getattr(trainer.training, option)
+            if value is None:
+                continue
+            if not rule.takes:
+                check.problem((*at, "training", option), f"{rule.reason}.")
+            elif (rule.minimum is not None and value < rule.minimum) or (
+                rule.maximum is not None and value > rule.maximum
+            ):
+                check.problem(
+                    (*at, "training", option),
+                    f"is {value:g}; {trainer.key} takes {rule.minimum:g} to {rule.maximum:g}.",
+                )
+        if entry.min_images < trainer.training.min_images:
+            check.problem(
+                (*at, "min_images"),
+                f"is {entry.min_images}; {trainer.key} itself needs at least {trainer.training.min_images} images.",
+            )
+
+
+def _check_given_lora(ports: Ports, check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
+    where = (*at, "lora")
+    if len(entry.base_models) != 1:
+        check.problem(where, "is a file of one base model; write exactly one in base_models.")
+    elif entry.lora.isdigit():
+        if ports.loras.find(int(entry.lora)) is None:
+            check.problem(where, f"{entry.lora} is no LoRA in this database; see onmodel status.")
+    elif urlsplit(entry.lora).scheme not in ("", "https", "http"):
+        check.problem(where, f"{entry.lora!r} is neither auto, none, a path, a web address nor an id.")
+    elif not urlsplit(entry.lora).scheme and not check.resolve(entry.lora).is_file():
+        check.problem(where, f"there is no file {entry.lora}; write auto, none, or the path of a .safetensors file.")
+
+
+def _store_files(ports: Ports, check: _Check, manifest: SeasonManifest) -> SeasonImport:
+    stored: dict[Path, str] = {}
+
+    def keep(path: Path, media_type: str) -> str:
+        if path not in stored:
+            stored[path] = ports.blobs.put_file(path, media_type)
+        return stored[path]
+
+    def clip(name: str) -> str:
+        return keep(check.resolve(name), "video/mp4")
+
+    def image(name: str) -> tuple[str, str]:
+        media_type = MEDIA_TYPES[check.images[check.resolve(name)].format]
+        return keep(check.resolve(name), media_type), media_type
+
+    characters = []
+    for entry in manifest.characters:
+        pictures = [
+            _image_import(role, name, *image(name), check.images[check.resolve(name)])
+            for role, names in (("training", entry.images), ("reference", entry.references))
+            for name in names
+        ]
+        characters.append(
+            CharacterImport(
+                entry=entry,
+                lora=_keep_given_lora(ports, check, entry),
+                clip_sha256s=tuple(clip(name) for name in entry.clips),
+                images=tuple(pictures),
+            )
+        )
+    slots = [_slot_import(slot, clip(slot.video) if slot.video else None, image) for slot in manifest.slots]
+    names = {clip(path_name): path_name for path_name in _clip_names(manifest)}
+    clips = tuple(
+        ClipImport(sha256=sha256, source_name=Path(name).name, facts=check.clips[check.resolve(name)])
+        for sha256, name in names.items()
+    )
+    content = {
+        "manifest": manifest.model_dump(mode="json"),
+        "files": sorted(stored.values()),
+        "loras": [character.lora for character in characters],
+    }
+    return SeasonImport(
+        manifest=manifest,
+        sha256=hashlib.sha256(canonical_json(content).encode()).hexdigest(),
+        is_simulated=manifest.sandbox
+        or all(
+            vendors[0] == "sandbox" for vendors in (manifest.vendor.train, manifest.vendor.image, manifest.vendor.video)
+        ),
+        clips=clips,
+        characters=tuple(characters),
+        slots=tuple(slots),
+        warnings=tuple(check.warnings),
+    )
+
+
+def _clip_names(manifest: SeasonManifest) -> list[str]:
+    return [name for entry in manifest.characters for name in entry.clips] + [
+        slot.video for slot in manifest.slots if slot.video
+    ]
+
+
+def _image_import(role: str, name: str, sha256: str, media_type: str, facts: ImageFacts) -> ImageImport:
+    return ImageImport(
+        role=role,
+        sha256=sha256,
+        source_name=Path(name).name,
+        width=facts.width,
+        height=facts.height,
+        media_type=media_type,
+    )
+
+
+def _slot_import(slot: SlotEntry, clip_sha256: str | None, image: Callable[[str], tuple[str, str]]) -> SlotImport:
+    scenes = [(*image(name), Path(name).suffix.lower()) for name in slot.scene_references]
+    entry = {**slot.model_dump(mode="json"), "scene_sha256s": [list(scene) for scene in scenes]}
+    content = {**entry, "video": clip_sha256, "scene_references": None}
+    return SlotImport(
+        number=slot.number,
+        prompt=slot.prompt,
+        clip_sha256=clip_sha256,
+        entry=entry,
+        entry_sha256=hashlib.sha256(canonical_json(content).encode()).hexdigest(),
+    )
+
+
+def _keep_given_lora(ports: Ports, check: _Check, entry: CharacterEntry) -> str:
+    if entry.lora in ("auto", "none"):
+        return entry.lora
+    if entry.lora.isdigit():
+        lora = ports.loras.find(int(entry.lora))
+        assert lora is not None
+        if lora.sha256 is None:
+            raise BadInput(f"LoRA {lora.id} of {lora.character_name} has no file yet: wait until it is trained.")
+        return f"sha256:{lora.sha256}"
+    if urlsplit(entry.lora).scheme:
+        return f"sha256:{_download(ports, entry.lora)}"
+    return f"sha256:{ports.blobs.put_file(check.resolve(entry.lora), 'application/octet-stream')}"
+
+
+def _download(ports: Ports, url: str) -> str:
+    """A LoRA from the web into the store; streamed, at most 4 GiB."""
+    import httpx
+
+    try:
+        with (
+            tempfile.NamedTemporaryFile(dir=ports.scratch()) as temp,
+            httpx.stream("GET", url, follow_redirects=True, timeout=60) as response,
+        ):
+            response.raise_for_status()
+            for chunk in response.iter_bytes(1 << 20):
+                temp.write(chunk)
+                if temp.tell() > LARGEST_LORA_BYTES:
+                    raise BadInput(f"The LoRA at {url} is over 4 GiB; give a smaller file.")
+            temp.flush()
+            return ports.blobs.put_file(Path(temp.name), "application/octet-stream")
+    except httpx.HTTPError as error:
+        raise BadInput(
+            f"The LoRA at {url} cannot be fetched ({error}): check the address, or give a local path."
+        ) from error
+
+
+def require_vendors(ports: Ports, season_id: int) -> None:
+    """Refuse to start when a vendor of the season is not configured (exit 3), before anything is spent."""
+    season = ports.seasons.get(season_id)
+    for name in dict.fromkeys(vendor_for(season, work) for work in WORKS):
+        try:
+            ports.vendor(name)
+        except OnModelError as error:
+            raise NotConfigured(error.message) from error

@@ -1,0 +1,222 @@
+"""Training: a LoRA row for a character and base, the paid job that fills it, and its weights in our store."""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from domain.characters import LoraStatus
+from domain.costs import free_step
+from domain.errors import BadTrainingSet
+from domain.jobs import BlobRef, JobOrder, JobState, Operation, Stage
+from domain.loras import Lora
+from domain.money import ceiling_usd, price_of_training
+from domain.vendors import catalogue_of, vendor_for
+from providers.ports import TrainingOrder
+from providers.wiring import open_ports
+from tasks.jobs import plan_job
+
+if TYPE_CHECKING:
+    from providers.wiring import Ports
+
+log = logging.getLogger("onmodel.training")
+
+ESCALATION = 1.5
+"""After a LoRA that trained but was not good enough, the next attempt gets half as many steps more."""
+
+
+def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
+    """The LoRA row that this character needs on this base: the current one, or a new version; None when none is wanted.
+
+    Safe to repeat. A ready LoRA stays; one that failed stays failed until its material or options change. Free.
+    """
+    character = ports.cast.get(character_id)
+    if not character.is_lora_wanted:
+        return None
+    current = next((lora for lora in ports.loras.current(character_id) if lora.base_model == base_model), None)
+    if character.lora.startswith("sha256:"):
+        digest = character.lora.removeprefix("sha256:")
+        if current is not None and current.sha256 == digest:
+            return current.id
+        given = ports.loras.create(
+            character,
+            base_model,
+            trainer="given",
+            training_set_id=_training_set_id(ports, character_id),
+            images_count=0,
+            created_by="manifest",
+            sha256=digest,
+            lora_url=ports.blobs.url(digest),
+        )
+        ports.loras.set_status(given.id, LoraStatus.VALIDATING, "given in the manifest; being checked")
+        return given.id
+    set_id = _training_set_id(ports, character_id)
+    if set_id is None:
+        raise BadTrainingSet(f"{character.name} has no training set yet: curate one first.")
+    if current is not None and not _is_outdated(current, set_id):
+        return current.id
+    season = ports.seasons.get(character.season_id)
+    trainer = ports.registry.trainer_for(base_model, catalogue_of(vendor_for(season, "train")))
+    return ports.loras.create(
+        character,
+        base_model,
+        trainer=trainer.key,
+        training_set_id=set_id,
+        images_count=len(ports.cast.training_set(set_id).trained),
+        created_by="onmodel",
+    ).id
+
+
+def _training_set_id(ports: Ports, character_id: int) -> int | None:
+    latest = ports.cast.latest_training_set(character_id)
+    return latest.id if latest else None
+
+
+def _is_outdated(lora: Lora, set_id: int) -> bool:
+    """A failed LoRA is tried anew only with other material; one that is ready, or on its way, is kept."""
+    return lora.status is LoraStatus.FAILED and lora.training_set_id != set_id
+
+
+def plan_training(ports: Ports, lora_id: int, *, max_attempts: int) -> str:
+    """The key of the job that trains this LoRA now: the open or successful one, or the next attempt.
+
+    An attempt rises only after the last is known dead. After one that trained but was judged not good enough, the next
+    trains longer. `BadTrainingSet` etc. when the attempts are used up. Reserves money, spends none.
+    """
+    lora = ports.loras.get(lora_id)
+    jobs = [ports.ledger.get(key) for key in lora.job_keys]
+    if jobs and jobs[-1].state is not JobState.FAILED and jobs[-1].state is not JobState.EXPIRED:
+        is_rejected = jobs[-1].state is JobState.SUCCEEDED and lora.status is LoraStatus.PENDING
+        if not is_rejected:
+            return jobs[-1].key
+    rejected = sum(job.state is JobState.SUCCEEDED for job in jobs)
+    order = _order(ports, lora, escalations=rejected)
+    key = plan_job(ports, order, max_attempts=max_attempts - rejected)
+    ports.loras.add_job(lora_id, key, _steps(ports, lora, rejected))
+    ports.loras.set_status(lora_id, LoraStatus.TRAINING)
+    return key
+
+
+def may_train_again(ports: Ports, lora_id: int, *, max_attempts: int, reason: str) -> bool:
+    """After an attempt that is known dead or was judged unfit: is there another? Otherwise the LoRA has failed."""
+    lora = ports.loras.get(lora_id)
+    if lora.trainer != "given" and len(lora.job_keys) < max_attempts:
+        ports.loras.set_status(lora_id, LoraStatus.PENDING, f"attempt {len(lora.job_keys)}: {reason}")
+        return True
+    ports.loras.set_status(lora_id, LoraStatus.FAILED, reason)
+    log.warning("%s: the LoRA for %s failed: %s", lora.character_name, lora.base_model, reason)
+    return False
+
+
+def adopt_weights(ports: Ports, lora_id: int, key: str) -> None:
+    """Take the trained file of a finished job as the LoRA's weights. Safe to repeat. Free."""
+    job = ports.ledger.get(key)
+    file = job.file("lora")
+    assert file is not None, f"training job {key} kept no LoRA file"
+    lora = ports.loras.get(lora_id)
+    config = job.file("config")
+    billed = [ports.ledger.get(one).billed_usd or Decimal(0) for one in lora.job_keys]
+    ports.loras.keep_weights(
+        lora_id,
+        sha256=file.sha256,
+        lora_url=ports.blobs.url(file.sha256),
+        config_url=ports.blobs.url(config.sha256) if config else None,
+        request_id=job.ids.request_id if job.ids else None,
+        cost_usd=sum(billed, Decimal(0)),
+    )
+    ports.loras.set_status(lora_id, LoraStatus.VALIDATING)
+
+
+def check_weights(ports: Ports, lora_id: int) -> str:
+    """Check the file of a LoRA; '' when it is sound, else why it is not. Safe to repeat. Free."""
+    lora = ports.loras.get(lora_id)
+    assert lora.sha256 is not None
+    report = ports.check_lora_file(ports.blobs.local_path(lora.sha256), expected_base=lora.base_model)
+    ports.loras.keep_file_report(lora_id, report)
+    ports.ledger.log_cost(
+        free_step(
+            lora.season_id,
+            Stage.LORA_CHECK,
+            "onmodel",
+            "done on this machine",
+            f"lora_check:{lora_id}:{lora.sha256}",
+            character_id=lora.character_id,
+        )
+    )
+    if report.verdict in ("healthy", "suspect"):
+        return ""
+    return f"the LoRA file is {report.verdict.replace('_', ' ')}: {'; '.join(report.reasons)}"
+
+
+def _steps(ports: Ports, lora: Lora, escalations: int) -> int:
+    character = ports.cast.get(lora.character_id)
+    trainer = ports.registry.model(lora.trainer)
+    assert trainer.training is not None
+    rule = trainer.training.steps
+    steps = character.training.steps or int(rule.default or 1000)
+    return int(min(steps * ESCALATION**escalations, rule.maximum or float("inf")))
+
+
+def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
+    character = ports.cast.get(lora.character_id)
+    season = ports.seasons.get(lora.season_id)
+    assert lora.training_set_id is not None
+    training_set = ports.cast.training_set(lora.training_set_id)
+    vendor = vendor_for(season, "train")
+    steps = _steps(ports, lora, escalations)
+    order = TrainingOrder(
+        trainer_key=lora.trainer,
+        zip=BlobRef(sha256=training_set.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
+        trigger_word=lora.trigger_word,
+        steps=steps,
+        learning_rate=character.training.learning_rate,
+        rank=character.training.rank,
+        image_count=len(training_set.trained),
+    )
+    estimate = price_of_training(lora.trainer, steps)
+    return JobOrder(
+        season_id=season.id,
+        character_id=character.id,
+        stage=Stage.LORA_TRAINING,
+        operation=Operation.TRAIN_LORA,
+        api_name=lora.trainer,
+        model_key=lora.trainer,
+        request=ports.vendor(vendor).training_request(order),
+        estimate_usd=estimate,
+        ceiling_usd=ceiling_usd(estimate),
+        is_simulated=vendor == "sandbox",
+    )
+
+
+@task(name="ensure-lora", cache_policy=NO_CACHE)
+def ensure_lora_task(character_id: int, base_model: str) -> int | None:
+    """The LoRA row this character needs on this base."""
+    return ensure_lora(open_ports(), character_id, base_model)
+
+
+@task(name="plan-training", cache_policy=NO_CACHE)
+def plan_training_task(lora_id: int, max_attempts: int) -> str:
+    """The job that trains this LoRA now."""
+    return plan_training(open_ports(), lora_id, max_attempts=max_attempts)
+
+
+@task(name="may-train-again", cache_policy=NO_CACHE)
+def may_train_again_task(lora_id: int, max_attempts: int, reason: str) -> bool:
+    """Is there another attempt after this one?"""
+    return may_train_again(open_ports(), lora_id, max_attempts=max_attempts, reason=reason)
+
+
+@task(name="adopt-weights", cache_policy=NO_CACHE)
+def adopt_weights_task(lora_id: int, key: str) -> None:
+    """Take a finished job's file as the LoRA's weights."""
+    adopt_weights(open_ports(), lora_id, key)
+
+
+@task(name="check-weights", cache_policy=NO_CACHE)
+def check_weights_task(lora_id: int) -> str:
+    """Check the LoRA's file: '' or what is wrong with it."""
+    return check_weights(open_ports(), lora_id)

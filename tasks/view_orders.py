@@ -1,0 +1,125 @@
+"""Orders for the standard views of a character: a still where its base has a still model, else the shortest clip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from domain.errors import BadInput
+from domain.jobs import JobOrder, Operation, Stage
+from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS, Lora, View
+from domain.money import ceiling_usd, price_of_still, price_of_video
+from domain.prompts import with_trigger
+from domain.registry import Model
+from domain.seasons import Character, Season
+from domain.vendors import vendor_for
+from providers.ports import LoraUse, StillOrder, VideoOrder
+
+if TYPE_CHECKING:
+    from providers.wiring import Ports
+
+
+def order_view(
+    ports: Ports, season: Season, character: Character, lora: Lora, view: View, *, scale: float, seed: int, stage: Stage
+) -> JobOrder:
+    """The order for one view; `scale` 0 leaves the LoRA out (the control). Pure and free.
+
+    `BadInput` when nothing here draws or films with a LoRA of this base.
+    """
+    file = lora.file_ref()
+    assert file is not None, f"LoRA {lora.id} has no file"
+    uses = (LoraUse(file=file, scale=scale),) if scale > 0 else ()
+    prompt = f"{with_trigger(character.trigger_word, character.description)} {view.words}"
+    still_model = ports.registry.still_model_for(lora.base_model)
+    if still_model is not None:
+        order = StillOrder(
+            model_key=still_model.key,
+            prompt=prompt,
+            loras=uses,
+            image_size=view.image_size,
+            steps=IDENTITY_STEPS,
+            guidance=IDENTITY_GUIDANCE,
+            seed=seed,
+        )
+        return still_job(ports, season, order, character_id=character.id, stage=stage, api_name=still_model.key)
+    clip_model = filming_model(ports, lora.base_model)
+    if clip_model is None:
+        raise BadInput(f"{character.name}: nothing here draws or films with a LoRA of {lora.base_model}.")
+    return _shortest_clip(ports, season, character, clip_model, prompt, uses, seed, stage)
+
+
+def still_job(
+    ports: Ports,
+    season: Season,
+    order: StillOrder,
+    *,
+    stage: Stage,
+    api_name: str,
+    character_id: int | None = None,
+    slot_number: int | None = None,
+) -> JobOrder:
+    """A still as a job: its request, its price and its ceiling."""
+    vendor = vendor_for(season, "image")
+    model = ports.registry.model(order.model_key)
+    assert model.still is not None
+    size = model.still.sizes[order.image_size] if isinstance(order.image_size, str) else order.image_size
+    estimate = price_of_still(model.key, *size)
+    return JobOrder(
+        season_id=season.id,
+        slot_number=slot_number,
+        character_id=character_id,
+        stage=stage,
+        operation=Operation.MAKE_STILL,
+        api_name=api_name,
+        model_key=model.key,
+        request=ports.vendor(vendor).still_request(order),
+        estimate_usd=estimate,
+        ceiling_usd=ceiling_usd(estimate),
+        is_simulated=vendor == "sandbox",
+    )
+
+
+def filming_model(ports: Ports, base_model: str) -> Model | None:
+    """A video model that loads LoRAs of this base."""
+    return next(
+        (m for m in ports.registry.video_models() if m.base_model == base_model and m.lora and m.lora.takes), None
+    )
+
+
+def _shortest_clip(
+    ports: Ports,
+    season: Season,
+    character: Character,
+    model: Model,
+    prompt: str,
+    uses: tuple[LoraUse, ...],
+    seed: int,
+    stage: Stage,
+) -> JobOrder:
+    assert model.video is not None
+    duration = model.video.duration
+    seconds = duration.shortest_and_longest[0]
+    frames = duration.min_frames if duration.wire == "frames" else None
+    order = VideoOrder(
+        model_key=model.key,
+        prompt=prompt,
+        seconds=seconds,
+        frames=frames,
+        aspect_ratio="1:1",
+        loras=uses,
+        seed=seed,
+    )
+    vendor = vendor_for(season, "video")
+    rate = duration.frames_per_second or 1
+    estimate = price_of_video(model.key, frames / rate if frames else seconds)
+    return JobOrder(
+        season_id=season.id,
+        character_id=character.id,
+        stage=stage,
+        operation=Operation.MAKE_VIDEO,
+        api_name=model.key,
+        model_key=model.key,
+        request=ports.vendor(vendor).video_request(order),
+        estimate_usd=estimate,
+        ceiling_usd=ceiling_usd(estimate),
+        is_simulated=vendor == "sandbox",
+    )
