@@ -33,7 +33,7 @@ SMALLEST_SUBJECT_SHARE = 0.01
 DARK_LUMA = 0.12
 """95 % quantile of luma (0..1) below which a picture is too dark: nothing in it is lit."""
 
-BLANK_SPREAD = 2.0
+BLANK_SPREAD = 1.0
 """Standard deviation of CIE lightness and chroma together (0..100) below which there is nothing to see."""
 
 BLUR_LIMIT = 0.55
@@ -145,9 +145,9 @@ def blur_of(grey: NDArray[np.floating]) -> float:
         smooth = (padded[:, 9:] - padded[:, :-9]) / 9
         steps, steps_left = np.abs(np.diff(values, axis=1)), np.abs(np.diff(smooth, axis=1))
         steps = np.where(steps > 0.2 * np.quantile(steps, 0.995), steps, 0)
-        total = float(steps.sum())
-        scores.append(1 - float(np.maximum(0, steps - steps_left).sum()) / total if total else 1.0)
-    return max(scores)
+        if total := float(steps.sum()):
+            scores.append(1 - float(np.maximum(0, steps - steps_left).sum()) / total)
+    return max(scores, default=1.0)
 
 
 def _reduced(image: RgbImage) -> RgbImage:
