@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from providers.postgres.embedded import ensure_server, server_status, stop_server
+from providers.postgres.embedded import ensure_server, server_status
 from providers.postgres.processes import is_alive, wait_until
 from tests.postgres_fixtures import open_folder
 
@@ -46,17 +45,10 @@ def end_server(home: Path, shelter: Path) -> None:
         assert wait_until(lambda: not is_alive(pid), 20)
 
 
-@pytest.fixture(scope="session")
-def _pattern() -> Iterator[Path]:
-    folder = open_folder()
-    ensure_server(folder / "home")
-    stop_server(folder / "home")
-    yield folder / "home"
-    shutil.rmtree(folder)
-
-
 @pytest.fixture
-def grown_home(own_home: Path, _pattern: Path) -> Path:
-    """A home whose server was made and stopped: a copy, which is faster than making one."""
-    subprocess.run(["cp", "-a", str(_pattern), str(own_home)], check=True)
-    return own_home
+def mortal_home(postgres_home: Path) -> Iterator[Path]:
+    """The session's home, whose server a test may stop and kill; it is brought back for the next test."""
+    ensure_server(postgres_home)
+    yield postgres_home
+    postgres_home.chmod(0o711)
+    ensure_server(postgres_home)

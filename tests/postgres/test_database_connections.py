@@ -69,19 +69,20 @@ def test_a_connection_lost_on_the_way_can_be_had_again(database: Database) -> No
     assert _rows(database) == []
 
 
-def test_the_pool_finds_a_server_that_was_killed_and_started_again(grown_home: Path) -> None:
-    with Database.open(ensure_server(grown_home).url) as database:
+def test_the_pool_finds_a_server_that_was_killed_and_started_again(mortal_home: Path) -> None:
+    with Database.open(ensure_server(mortal_home).url) as database:
         with database.transaction() as connection:
-            connection.execute("CREATE SCHEMA onmodel")
+            connection.execute("CREATE SCHEMA IF NOT EXISTS onmodel")
+            connection.execute("DROP TABLE IF EXISTS kept")
             connection.execute("CREATE TABLE kept (number int)")
             connection.execute("INSERT INTO kept VALUES (1)")
-        pid = server_status(grown_home).process_id
+        pid = server_status(mortal_home).process_id
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        ensure_server(grown_home)
+        ensure_server(mortal_home)
         assert _rows(database) == [1]
-        stop_server(grown_home)
-        ensure_server(grown_home)
+        stop_server(mortal_home)
+        ensure_server(mortal_home)
         assert _rows(database) == [1]
 
 
