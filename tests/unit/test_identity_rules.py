@@ -49,7 +49,7 @@ def test_a_verdict_carries_metric_threshold_calibration_counts_and_control() -> 
     assert score.mean_with_lora == pytest.approx(statistics.fmean(WITH))
     assert score.mean_control == pytest.approx(statistics.fmean(WITHOUT))
     assert score.delta == pytest.approx(statistics.fmean(WITH) - statistics.fmean(WITHOUT))
-    assert 0 < score.lower95_of_delta < score.delta
+    assert 0 < score.lower95_of_delta < statistics.fmean(WITH) - statistics.fmean(WITHOUT)
     assert (score.share_above_threshold, score.control_share_above_threshold) == (1.0, 0.0)
     assert score.share_interval == pytest.approx((0.566, 1.0), abs=0.001)
 
