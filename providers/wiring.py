@@ -168,7 +168,7 @@ class Ports:
         if name == SANDBOX:
             from providers.sandbox.transport import SandboxTransport
 
-            http = open_http(sandbox_transport=SandboxTransport(self.sandbox().url))
+            http = open_http(sandbox_transport=SandboxTransport(self.sandbox().url, reopen=lambda: self.sandbox().url))
             return FalVendor(http, SecretStr("sandbox"), self.registry, name=SANDBOX)
         if name == "fal":
             if self.settings.fal_key is None:
@@ -196,3 +196,24 @@ class Ports:
 def open_ports() -> Ports:
     """The ports of this process, from its environment. Settings are read at the first call."""
     return Ports(Settings.from_environ())
+
+
+def open_sandbox(home: Path, *, faults: str | None = None, tls: bool = False) -> SandboxAddress:
+    """The sandbox of a home, started when it does not run, for a person who wants it alone."""
+    from providers.sandbox.launcher import ensure_sandbox
+
+    return ensure_sandbox(home, faults=faults, tls=tls)
+
+
+def close_sandbox(home: Path) -> bool:
+    """Stop the sandbox of a home; False when none ran."""
+    from providers.sandbox.launcher import stop_sandbox
+
+    return stop_sandbox(home)
+
+
+def close_embedded_server(home: Path) -> None:
+    """Stop the built-in PostgreSQL of a home; no error when it does not run."""
+    from providers.postgres.embedded import stop_server
+
+    stop_server(home)

@@ -12,10 +12,9 @@ from prefect.cache_policies import NO_CACHE
 
 from domain.costs import free_step
 from domain.jobs import Stage
-from domain.records import Record
-from domain.renders import RenderState
 from providers.ports import SeasonClip
 from providers.wiring import open_ports
+from tasks.season_facts import clips_of_season
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -23,35 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("onmodel.assembly")
 
 SEASON_WIDTH, SEASON_HEIGHT, SEASON_RATE = 1280, 720, 24
-
-
-class SlotClip(Record):
-    """The clip a slot has, won or rendered."""
-
-    slot_number: int
-    sha256: str
-
-
-def clips_of_season(ports: Ports, season_id: int) -> list[SlotClip]:
-    """What there is to assemble, in order."""
-    clips = []
-    for slot in ports.seasons.slots(season_id):
-        if slot.winning_clip_id is not None:
-            clips.append(SlotClip(slot_number=slot.number, sha256=ports.seasons.clip(slot.winning_clip_id).sha256))
-            continue
-        render = ports.renders.of_slot(slot.id, slot.entry_sha256)
-        if render is not None and render.state is RenderState.DONE and render.clip_sha256 is not None:
-            clips.append(SlotClip(slot_number=slot.number, sha256=render.clip_sha256))
-    return clips
-
-
-def gaps_of_season(ports: Ports, season_id: int) -> tuple[int, ...]:
-    """Slot numbers up to the last one that have no clip."""
-    slots = ports.seasons.slots(season_id)
-    have = {clip.slot_number for clip in clips_of_season(ports, season_id)}
-    return tuple(
-        number for number in range(1, max((slot.number for slot in slots), default=0) + 1) if number not in have
-    )
 
 
 def assemble_season(ports: Ports, season_id: int) -> str | None:

@@ -13,8 +13,7 @@ from domain.records import Record
 from domain.renders import RenderState
 from providers.wiring import open_ports
 from tasks.application import choose_lora
-from tasks.assembly import gaps_of_season
-from tasks.season_facts import is_pinned_to_current, season_exit_codes
+from tasks.season_facts import gaps_of_season, is_pinned_to_current, season_exit_codes
 
 if TYPE_CHECKING:
     pass

@@ -37,9 +37,8 @@ from domain.reports import (
 )
 from domain.seasons import Character, Season
 from tasks.application import original_references
-from tasks.assembly import clips_of_season, gaps_of_season
 from tasks.report_page import write_report
-from tasks.season_facts import unpinned_references
+from tasks.season_facts import clips_of_season, gaps_of_season, unpinned_references
 
 if TYPE_CHECKING:
     from domain.loras import Lora
@@ -111,7 +110,7 @@ def build_report(ports: Ports, season_id: int) -> SeasonReport:
     limit, reserved, spent = ports.ledger.budget(season_id)
     entries = ports.ledger.costs(season_id)
     slots = ports.seasons.slots(season_id)
-    slot_reports = tuple(_slot(ports, season, slot, cast) for slot in slots)
+    slot_reports = tuple(_slot(ports, slot, cast) for slot in slots)
     now = ports.clock.now()
     costs = _cost_lines(entries, cast)
     return SeasonReport(
@@ -193,7 +192,7 @@ def _lora(ports: Ports, lora: Lora) -> LoraReport:
 # --- the slots ---
 
 
-def _slot(ports: Ports, season: Season, slot: Slot, cast: list[Character]) -> SlotReport:
+def _slot(ports: Ports, slot: Slot, cast: list[Character]) -> SlotReport:
     if slot.winning_clip_id is not None:
         clip = ports.seasons.clip(slot.winning_clip_id)
         starring = [c for c in cast if slot.winning_clip_id in {one.id for one in ports.cast.clips(c.id)}]

@@ -1,0 +1,35 @@
+"""`onmodel sandbox` and `onmodel stop`: the rehearsal stage alone, and ending what runs in the background."""
+
+from __future__ import annotations
+
+import threading
+
+from providers import wiring
+from studio.telling import say
+
+
+def run_sandbox(faults: str | None, *, tls: bool) -> int:
+    """Keep the sandbox open until Ctrl-C, and say how to reach it."""
+    ports = wiring.open_ports()
+    address = wiring.open_sandbox(ports.settings.home, faults=faults, tls=tls)
+    say(f"The sandbox speaks fal's protocol at {address.url}; everything it makes is labelled as sandbox output.")
+    if address.proxy_url is not None:
+        say("Programs left as they are reach it under fal's own names with:")
+        say(f"  export HTTPS_PROXY={address.proxy_url} SSL_CERT_FILE={address.ca_path} FAL_KEY=sandbox")
+    say("Ctrl-C stops it; its jobs and files stay.")
+    try:
+        threading.Event().wait()
+    finally:
+        wiring.close_sandbox(ports.settings.home)
+    return 0
+
+
+def stop_everything() -> int:
+    """Stop the built-in database and the sandbox of this home. No error when they are not running."""
+    ports = wiring.open_ports()
+    if wiring.close_sandbox(ports.settings.home):
+        say("The sandbox is stopped.")
+    if ports.settings.database_url is None:
+        wiring.close_embedded_server(ports.settings.home)
+        say("The built-in database is stopped; its data stays.")
+    return 0

@@ -1,0 +1,203 @@
+"""What the command line shows of a season: its standing, its costs, its folder."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domain.renders import RenderState
+from providers.wiring import open_ports
+from studio.telling import print_json, print_table, say
+from tasks.season_facts import clips_of_season, gaps_of_season, season_exit_codes, unpinned_references
+
+if TYPE_CHECKING:
+    from domain.renders import Slot
+    from providers.wiring import Ports
+
+
+def show_status(slug: str, *, as_json: bool) -> int:
+    """Characters, slots, money. Exit 0; 2 when there is no such season."""
+    ports = open_ports()
+    season_id = ports.seasons.by_slug(slug).id
+    if as_json:
+        print_json(season_document(ports, season_id))
+        return 0
+    document = season_document(ports, season_id)
+    print_table(
+        f"{slug}: the cast",
+        ["id", "character", "base model", "status", "why"],
+        [
+            [str(lora["id"]), character["name"], lora["base_model"], lora["status"], lora["reason"]]
+            for character in document["characters"]
+            for lora in character["loras"] or [{"id": "", "base_model": "", "status": "no LoRA", "reason": ""}]
+        ],
+    )
+    say()
+    tell_slots(document)
+    say()
+    tell_money(document)
+    return 0
+
+
+def show_costs(slug: str, *, as_json: bool) -> int:
+    """Costs by stage beside their forecast. Exit 0; 2 when there is no such season."""
+    ports = open_ports()
+    season = ports.seasons.by_slug(slug)
+    entries = ports.ledger.costs(season.id)
+    if as_json:
+        limit, reserved, spent = ports.ledger.budget(season.id)
+        print_json(
+            {
+                "season": slug,
+                "is_simulated": season.is_simulated,
+                "budget_usd": str(limit),
+                "reserved_usd": str(reserved),
+                "total_cost_usd": str(spent),
+                "entries": [entry.model_dump(mode="json", exclude={"once_key"}) for entry in entries],
+            }
+        )
+        return 0
+    tell_costs(ports, season.id)
+    return 0
+
+
+def write_season(slug: str, folder: Path, *, as_json: bool) -> int:
+    """Write report and clips again. Exit 0; 2 when there is no such season."""
+    from tasks.reporting import export_season
+
+    ports = open_ports()
+    season = ports.seasons.by_slug(slug)
+    path = export_season(ports, season.id, folder)
+    if as_json:
+        print_json({"season": slug, "report": str(path.absolute()), "folder": str(folder.absolute())})
+    else:
+        say(f"Report: {path}")
+    return 0
+
+
+def pin_references(slug: str, name: str, *, as_json: bool) -> int:
+    """Pin a character to the reference set that waits. Exit 0; 2 when nothing waits."""
+    from domain.errors import BadInput
+    from tasks.references import pin_character
+
+    ports = open_ports()
+    character = ports.cast.named(ports.seasons.by_slug(slug).id, name)
+    lora_id = unpinned_references(ports, character.id)
+    if lora_id is None:
+        raise BadInput(f"{character.name} has no reference set that waits to be pinned; see: onmodel status {slug}")
+    pin_character(ports, lora_id)
+    if as_json:
+        print_json({"season": slug, "pinned": character.name})
+    else:
+        say(f"{character.name} is pinned. Render what was waiting with: onmodel run season.yaml")
+    return 0
+
+
+def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
+    """How a season stands, as plain data."""
+    season = ports.seasons.get(season_id)
+    limit, reserved, spent = ports.ledger.budget(season_id)
+    return {
+        "season": season.slug,
+        "owner": season.owner,
+        "is_simulated": season.is_simulated,
+        "budget_usd": str(limit),
+        "reserved_usd": str(reserved),
+        "total_cost_usd": str(spent),
+        "video_seconds": season.video_seconds,
+        "gaps": list(gaps_of_season(ports, season_id)),
+        "waiting_for": season_exit_codes(ports, season_id),
+        "characters": [
+            {
+                "name": character.name,
+                "trigger_word": character.trigger_word,
+                "is_pinned": ports.loras.pinned(character.id) is not None,
+                "loras": [
+                    {
+                        "id": lora.id,
+                        "base_model": lora.base_model,
+                        "version": lora.version,
+                        "status": lora.status.value,
+                        "reason": lora.status_reason,
+                        "training_cost_usd": str(lora.training_cost_usd),
+                    }
+                    for lora in ports.loras.current(character.id)
+                ],
+            }
+            for character in ports.cast.of_season(season_id)
+        ],
+        "slots": [_slot_document(ports, slot) for slot in ports.seasons.slots(season_id)],
+    }
+
+
+def _slot_document(ports: Ports, slot: Slot) -> dict[str, Any]:
+    render = ports.renders.of_slot(slot.id, slot.entry_sha256)
+    if slot.winning_clip_id is not None:
+        state = "won"
+    else:
+        state = render.state.value if render else "planned"
+    return {
+        "number": slot.number,
+        "state": state,
+        "video_model": render.video_model if render else None,
+        "routes": [
+            {"character": route.name, "route": route.route.value, "reason": route.reason}
+            for route in (render.routes if render else ())
+        ],
+        "reason": render.reason if render and render.state is not RenderState.DONE else "",
+        "notes": list(render.notes) if render else [],
+    }
+
+
+def tell_slots(document: dict[str, Any]) -> None:
+    """The slots as a table."""
+    rows = []
+    for slot in document["slots"]:
+        routes = "; ".join(f"{route['character']}: {route['route']}" for route in slot["routes"])
+        rows.append([str(slot["number"]), slot["state"], slot["video_model"] or "", slot["reason"] or routes])
+    print_table("Slots", ["slot", "state", "model", "routes"], rows, right=(0,))
+    if document["gaps"]:
+        say(f"Slots without a clip: {', '.join(map(str, document['gaps']))}")
+
+
+def tell_money(document: dict[str, Any]) -> None:
+    """The budget in one line."""
+    simulated = " (a rehearsal: no money was spent)" if document["is_simulated"] else ""
+    spent, limit = Decimal(document["total_cost_usd"]), Decimal(document["budget_usd"])
+    say(f"Cost {spent:.2f} USD of {limit:.2f}{simulated}")
+
+
+def tell_costs(ports: Ports, season_id: int) -> None:
+    """Costs by stage and service, with their sum."""
+    sums: dict[tuple[str, str], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0), Decimal(0)])
+    for entry in ports.ledger.costs(season_id):
+        line = sums[(entry.stage.value, entry.api_name)]
+        line[0] += 1
+        line[1] += entry.forecast_usd
+        line[2] += entry.amount_usd
+    rows = [
+        [stage, api_name, str(count), f"{forecast:.2f}", f"{amount:.2f}"]
+        for (stage, api_name), (count, forecast, amount) in sums.items()
+    ]
+    total = [sum((line[i] for line in sums.values()), Decimal(0)) for i in range(3)]
+    rows.append(["total", "", str(total[0]), f"{total[1]:.2f}", f"{total[2]:.2f}"])
+    print_table("Costs in USD", ["stage", "service", "jobs", "forecast", "cost"], rows, right=(2, 3, 4))
+    if ports.seasons.get(season_id).is_simulated:
+        say("A rehearsal on the sandbox, at fal's list prices: no money was spent.")
+
+
+def tell_result(ports: Ports, season_id: int, folder: Path, seconds: float) -> None:
+    """What a run has made, in a screenful."""
+    document = season_document(ports, season_id)
+    say()
+    tell_slots(document)
+    say()
+    tell_costs(ports, season_id)
+    say()
+    if clips_of_season(ports, season_id):
+        say(f"Season:  {folder / 'season.mp4'}")
+    say(f"Report:  {folder / 'report.html'}")
+    say(f"Costs:   {folder / 'costs.csv'}")
+    say(f"Done in {seconds:.0f} s.")
