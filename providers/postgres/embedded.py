@@ -121,7 +121,7 @@ def ensure_server(
             version=binaries.version,
             has_trigram=binaries.has_trigram,
             runs_as_user=place.account.name,
-            where_note=place.where_note,
+            where_note=place.where_note or _note_on_copy(place, binaries, shelter),
         )
         ensure_database(server, DATABASE)
         return server.model_copy(update={"url": server.url_of(DATABASE)})
@@ -188,6 +188,15 @@ def _binaries_for(place: Place, shelter: Path, candidates: Sequence[Binaries]) -
     usable = [one for one in candidates if one.packaged_in is not None or can_run(one)]
     chosen = choose_binaries(usable, place.data_major)
     return chosen if can_run(chosen) else copy_packaged(chosen, shelter)
+
+
+def _note_on_copy(place: Place, binaries: Binaries, shelter: Path) -> str | None:
+    if not binaries.bin_dir.is_relative_to(shelter):
+        return None
+    return (
+        f"PostgreSQL does not run as root and the user {place.account.name} cannot enter the Python environment, "
+        f"so a copy of the database's programs lies in {binaries.bin_dir}."
+    )
 
 
 # --- making and starting it; all of it under the lock ---

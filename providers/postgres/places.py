@@ -93,7 +93,7 @@ def find_place(home: Path, shelter: Path) -> Place:
     tree = shelter / name
     note = (
         f"PostgreSQL does not run as root and the user {account.name} cannot enter {home}, "
-        f"so the database and its programs lie in {tree}."
+        f"so the database lies in {tree}, with a copy of its programs beside it where those are closed too."
     )
     return Place(tree=tree, account=account, where_note=note)
 

@@ -319,6 +319,7 @@ def test_as_root_programs_in_a_closed_environment_are_copied_and_run(
     _write_row(server, 1)
     assert server.bin_dir.is_relative_to(own_shelter)
     assert server.has_trigram
+    assert str(server.bin_dir) in str(server.where_note)
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert ensure_server(own_home, shelter=own_shelter, candidates=[inside]) == server
 
