@@ -6,8 +6,9 @@ and a close-up are compared by their common upper part. Silhouette and edge hist
 designs and left out: alone they told people apart hardly better than chance (AUC 0.58), and added nothing.
 
 What it is not: it is not a face recogniser and knows nothing of faces. Twins in equal clothes are one to it, and
-one person in wholly different clothes is two; faces come with a later issue. It was built and measured on drawn people
-(benchmarks/identity_dev.py prints the distributions); on live action treat it as a measure of costume and hair.
+one person in wholly different clothes is two; faces come with a later issue. It was built on drawn people; on live
+action treat it as a measure of costume and hair. Measured by benchmarks/identity_dev.py, a picture against six
+references of a character: AUC 0.978 on the development designs, 0.972 and 0.987 on two dozen drawn after freezing.
 A threshold belongs to a character and its references: calibrate it (domain/identity.py), never take it from here.
 """
 
