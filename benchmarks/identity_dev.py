@@ -40,7 +40,9 @@ def measure(scorer: AppearanceScorer, name: str, designs: list[int], shots_from:
     _show("pairs", same, other)
     genuine, impostor = _gallery_scores(scorer, looks)
     _show(f"against {REFERENCES} references", genuine, impostor)
-    accepted, refused, learned, unlearned = [], [], 0, 0
+    accepted: list[bool] = []
+    refused: list[bool] = []
+    learned = unlearned = 0
     for index in range(len(looks)):
         others, held_out = _one_against_all(scorer, looks, index)
         # Calibrated as a season would: a few held-out pictures against the cast; judged on pictures not used for that.
@@ -65,7 +67,8 @@ def area_under_curve(higher: NDArray[np.float64], lower: NDArray[np.float64]) ->
 
 
 def _looks(scorer: AppearanceScorer, designs: list[int], shots_from: int) -> tuple[list[list[Appearance]], int, float]:
-    looks, abstained, seconds = [], 0, 0.0
+    looks: list[list[Appearance]] = []
+    abstained, seconds = 0, 0.0
     for number in designs:
         mine = []
         for shot in range(SHOTS):
@@ -83,7 +86,8 @@ def _looks(scorer: AppearanceScorer, designs: list[int], shots_from: int) -> tup
 
 def _pairs(scorer: AppearanceScorer, looks: list[list[Appearance]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     flat = [(index, look) for index, mine in enumerate(looks) for look in mine]
-    same, other = [], []
+    same: list[float] = []
+    other: list[float] = []
     for position, (who, look) in enumerate(flat):
         for whom, another in flat[position + 1 :]:
             (same if who == whom else other).append(scorer.similarity(look, another))
@@ -112,7 +116,8 @@ def _one_against_all(
 def _gallery_scores(
     scorer: AppearanceScorer, looks: list[list[Appearance]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    genuine, impostor = [], []
+    genuine: list[float] = []
+    impostor: list[float] = []
     for index in range(len(looks)):
         others, held_out = _one_against_all(scorer, looks, index)
         genuine += held_out
