@@ -68,7 +68,8 @@ def plain_looks() -> tuple[Appearance, ...]:
 
 def own_and_others(looks: list[Appearance]) -> tuple[list[float], list[float]]:
     """Likeness of each look to its own character's plain picture, and to those of the rest of the cast."""
-    own, others = [], []
+    own: list[float] = []
+    others: list[float] = []
     for position, look in enumerate(looks):
         for known, plain_look in enumerate(plain_looks()):
             (own if known == position else others).append(scorer().similarity(look, plain_look))
