@@ -32,7 +32,7 @@ from providers.blobs.naming import (
 )
 
 if TYPE_CHECKING:
-    from providers.blobs.links import LinkServer
+    from providers.blobs.link_server import LinkServer
 
 SWEEP_AFTER_SECONDS = 24 * 3600.0
 """A file of `unfinished/` that nobody wrote to for so long belongs to a dead process."""
@@ -147,7 +147,7 @@ class LocalBlobStore:
             self._links = None
 
     def _link_server(self) -> LinkServer:
-        from providers.blobs.links import LinkServer  # not before a link is wanted: most processes want none
+        from providers.blobs.link_server import LinkServer  # not before a link is wanted: most processes want none
 
         with self._links_lock:
             # After a fork the child has the object but not the thread that serves.

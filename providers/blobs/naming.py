@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import timedelta
 
@@ -43,6 +44,16 @@ def lifetime_seconds(valid_for: timedelta) -> int:
     if valid_for > LONGEST_LINK:
         raise BadInput(f"A link was asked to live for {valid_for}: ask for at most {LONGEST_LINK.days} days.")
     return int(valid_for.total_seconds())
+
+
+def put_headers(sha256: str, media_type: str) -> dict[str, str]:
+    """What a PUT to a presigned link must carry beside the bytes, so that the server holds them to their digest."""
+    return {"Content-Type": header_media_type(media_type), "x-amz-checksum-sha256": base64_digest(sha256)}
+
+
+def base64_digest(sha256: str) -> str:
+    """The digest as S3's checksum headers write it."""
+    return base64.b64encode(bytes.fromhex(check_digest(sha256))).decode()
 
 
 def missing(sha256: str, store_url: str) -> BadInput:
