@@ -39,8 +39,8 @@ class ImageType(StrEnum):
     REFERENCE = "reference"
 
 
-TRIGGER_WORD = re.compile(r"^[A-Za-z][A-Za-z0-9_]{5,31}$")
-"""At least six letters, digits or underscores: an invented word, not one a base model knows
+TRIGGER_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{5,31}")
+"""To be matched whole. At least six letters, digits or underscores: an invented word, not one a base model knows
 (curation_and_identity.md section 1)."""
 
 _NAME_OTHER = frozenset(" -.’")
@@ -52,13 +52,18 @@ def name_problem(name: str) -> str | None:
         return "is empty or begins or ends with a space; write the name alone"
     if len(name) > 80:
         return f"is {len(name)} characters long; write at most 80"
-    bad = sorted({char for char in name if not (char.isalnum() or char in _NAME_OTHER or unicodedata.combining(char))})
+    bad = sorted({char for char in name if not (char.isalnum() or char in _NAME_OTHER or _is_mark(char))})
     if bad or ".." in name:
         seen = " ".join(repr(char) for char in bad) or "'..'"
         return f"holds {seen}; use letters, digits, spaces, hyphens, dots and the apostrophe ’"
     if not any(char.isalpha() for char in name):
         return "has no letter in it; write a name"
     return None
+
+
+def _is_mark(char: str) -> bool:
+    """A sign that belongs to the letter before: an accent, or a vowel as many Indian scripts write it."""
+    return unicodedata.category(char).startswith("M")
 
 
 def make_trigger_word(name: str, taken: Collection[str] = ()) -> str:

@@ -73,7 +73,7 @@ class RateLimited(Retryable):
         self.retry_after_seconds = retry_after_seconds
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.message, self.retry_after_seconds))
+        return (type(self), (self.message, self.retry_after_seconds), self.__dict__)
 
 
 class Unavailable(Retryable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,13 +18,24 @@ class Mention:
 
 
 def find_mentions(prompt: str, names: Sequence[str]) -> list[Mention]:
-    """Every `@Name` of a declared character, in order. The longest declared name wins; case does not matter."""
+    """Every `@Name` of a declared character, in order. The longest declared name wins; case does not matter.
+
+    An address like `a@b` is no mention, and a name ends where the word ends: `@Mei` is not in `@Meike`.
+    """
     by_length = sorted(names, key=len, reverse=True)
-    if not by_length:
-        return []
-    pattern = re.compile("@(" + "|".join(re.escape(name) for name in by_length) + r")(?!\w)", re.IGNORECASE)
-    spelled = {name.casefold(): name for name in names}
-    return [Mention(spelled[m.group(1).casefold()], m.start(), m.end()) for m in pattern.finditer(prompt)]
+    mentions = []
+    for sign in re.finditer(r"(?<!\w)@", prompt):
+        for name in by_length:
+            end = sign.end() + len(name)
+            if prompt[sign.end() : end].casefold() == name.casefold() and not _goes_on(prompt, end):
+                mentions.append(Mention(name, sign.start(), end))
+                break
+    return mentions
+
+
+def _goes_on(text: str, at: int) -> bool:
+    """Whether the word goes on here: a letter, a digit, or a mark that belongs to the letter before."""
+    return at < len(text) and (text[at].isalnum() or text[at] == "_" or unicodedata.category(text[at]).startswith("M"))
 
 
 def unknown_mentions(prompt: str, names: Sequence[str]) -> list[str]:
