@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from studio.demo.designs import Design, Face, Outfit, Pose
@@ -41,15 +43,16 @@ class Body:
 
     def front_x(self, y: float, offset: float = 0.0) -> float:
         """Where the garment's front middle (plus an offset as seen from the front) stands at height y."""
-        right, left = self.sides()
+        right, left = self.sides
         rim_right = float(np.interp(y, right[:, 1], right[:, 0]))
         rim_left = float(np.interp(y, left[:, 1], left[:, 0]))
         half = (rim_right - rim_left) / 2
         x = (rim_right + rim_left) / 2 + half * 0.86 * self.ahead + offset * max(0.16, self.square)
         return min(max(x, rim_left + 0.06), rim_right - 0.06)
 
+    @cached_property
     def outline(self) -> Points:
-        right, left = self.sides()
+        right, left = self.sides
         middle = (right[-1] + left[-1]) / 2 + (0, 0.06)
         hem = smooth(
             np.array(
@@ -65,6 +68,7 @@ class Body:
         )
         return np.concatenate([right, hem[1:-1], left[::-1]])
 
+    @cached_property
     def sides(self) -> tuple[Points, Points]:
         """Right and left edge of the garment from neck to hem."""
         design = self.design

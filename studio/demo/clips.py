@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from math import ceil, floor, pi, sin
 from pathlib import Path
@@ -94,6 +97,11 @@ class Reel(Record):
     def seconds(self) -> float:
         return sum(shot.seconds for shot in self.shots)
 
+    @property
+    def is_rainy(self) -> bool:
+        """Rain and wet ground take longest to draw."""
+        return any(shot.place == "rain_street" for shot in self.shots)
+
 
 def film_reel(reel: Reel, folder: Path, ffmpeg: str) -> Path:
     """Draw and encode one clip; it appears whole or not at all, so it may be repeated.
@@ -126,41 +134,50 @@ def film_reel(reel: Reel, folder: Path, ffmpeg: str) -> Path:
         ]
     command += ["-pix_fmt", "yuv420p", "-threads", "1", "-map_metadata", "-1"]
     command += ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact", str(part)]
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
-        raise NotConfigured(
-            f"ffmpeg could not be started as {ffmpeg!r} ({error.strerror}): install it or give its path."
-        ) from error
-    assert process.stdin is not None and process.stderr is not None
-    try:
-        for frame in draw_frames(reel):
-            process.stdin.write(frame.tobytes())
-        process.stdin.close()
-        complaint = process.stderr.read().decode(errors="replace").strip()
-    except BrokenPipeError:
-        complaint = process.stderr.read().decode(errors="replace").strip() or "it stopped reading"
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        process.wait()
-        process.stderr.close()
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints)
+        except OSError as error:
+            raise NotConfigured(
+                f"ffmpeg could not be started as {ffmpeg!r} ({error.strerror}): install it or give its path."
+            ) from error
+        try:
+            _feed(process, reel)
+        finally:
+            if process.poll() is None and sys.exc_info()[0] is not None:
+                process.kill()
+            process.wait()
+            if process.returncode:
+                part.unlink(missing_ok=True)
         if process.returncode:
-            part.unlink(missing_ok=True)
-    if process.returncode:
-        raise Unavailable(
-            f"ffmpeg ended with code {process.returncode} while encoding {reel.file_name}: {complaint[-300:]}"
-        )
+            complaints.seek(0)
+            first_line = complaints.read(2000).decode(errors="replace").strip().partition("\n")[0]
+            raise Unavailable(
+                f"ffmpeg ended with code {process.returncode} while encoding {reel.file_name} ({first_line}): "
+                "run it again, and if it stays so, give the path of another ffmpeg."
+            )
     part.replace(target)
     return target
 
 
-def draw_frames(reel: Reel) -> Iterator[Image.Image]:
-    """The clip's pictures in order, RGB at the reel's size."""
+def _feed(process: subprocess.Popen[bytes], reel: Reel) -> None:
+    """All frames into ffmpeg; when it stops reading, its exit code tells why."""
+    assert process.stdin is not None
+    try:
+        for frame in draw_frames(reel):
+            process.stdin.write(frame.tobytes())
+    except BrokenPipeError:
+        pass
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def draw_frames(reel: Reel, every: int = 1) -> Iterator[Image.Image]:
+    """The clip's pictures in order (or each `every`-th of a shot), RGB at the reel's size."""
     for shot in reel.shots:
         stage = _Stage(shot, reel)
-        for index in range(round(shot.seconds * reel.frames_per_second)):
+        for index in range(0, round(shot.seconds * reel.frames_per_second), every):
             yield stage.frame(index / reel.frames_per_second)
 
 
@@ -193,19 +210,7 @@ class _Stage:
         y = _ease(y0, y1, share) + shot.shake * (sin(at_seconds * 8.3 + 2) + 0.5 * sin(at_seconds * 14.9))
         x = min(max(x, half_width), SIZE[0] - half_width)
         y = min(max(y, half_height), SIZE[1] - half_height)
-        left, top = (x - half_width) * self._zoom, (y - half_height) * self._zoom
-        right, bottom = (x + half_width) * self._zoom, (y + half_height) * self._zoom
-        box = (floor(left), floor(top), min(self._plate.width, ceil(right)), min(self._plate.height, ceil(bottom)))
-        picture = self._plate.crop(box)
-        for actor in self._actors:
-            actor.paste(picture, (box[0], box[1]), at_seconds)
-        inner = (
-            max(0.0, left - box[0]),
-            max(0.0, top - box[1]),
-            min(right - box[0], picture.width),
-            min(bottom - box[1], picture.height),
-        )
-        picture = picture.resize((reel.width, reel.height), Image.Resampling.BILINEAR, box=inner)
+        picture = self._view((x - half_width) * self._zoom, (y - half_height) * self._zoom, z0 == z1, zoom, at_seconds)
         if self._rain:
             layer = self._rain[int(at_seconds * reel.frames_per_second) % len(self._rain)]
             picture = ImageChops.add(picture, layer)
@@ -215,6 +220,28 @@ class _Stage:
         if shot.whip is not None and shot.whip[0] <= at_seconds < shot.whip[1]:
             picture = picture.filter(ImageFilter.BoxBlur((14, 1)))
         return picture
+
+    def _view(self, left: float, top: float, is_steady: bool, zoom: float, at_seconds: float) -> Image.Image:
+        """What the camera sees: the plate from (left, top) on with the people on it, at the reel's size."""
+        reel = self._reel
+        shrink = self._zoom / (reel.height / SIZE[1] * zoom)
+        width, height = reel.width * shrink, reel.height * shrink
+        if is_steady:  # the plate is at the picture's scale already: whole pixels, no resampling
+            left, top = (
+                min(round(left), self._plate.width - reel.width),
+                min(round(top), self._plate.height - reel.height),
+            )
+            width, height = reel.width, reel.height
+        box = (floor(left), floor(top), ceil(left + width), ceil(top + height))
+        box = (max(0, box[0]), max(0, box[1]), min(self._plate.width, box[2]), min(self._plate.height, box[3]))
+        picture = self._plate.crop(box)
+        for actor in self._actors:
+            actor.paste(picture, (box[0], box[1]), at_seconds)
+        if picture.size == (reel.width, reel.height):
+            return picture
+        inner = (max(0.0, left - box[0]), max(0.0, top - box[1]), left + width - box[0], top + height - box[1])
+        inner = (inner[0], inner[1], min(inner[2], picture.width), min(inner[3], picture.height))
+        return picture.resize((reel.width, reel.height), Image.Resampling.BILINEAR, box=inner)
 
 
 class _Actor:
@@ -281,7 +308,7 @@ class _Actor:
         if is_blinking:
             face = blinking(face)
         light_from = self._scene.rim_from * (-1 if take.is_mirrored else 1)
-        oversampling = 3 if self._pixels < 150 else 2
+        oversampling = 3 if self._pixels < 110 else 2
         sheet = Sheet(self._window, self._pixels, oversampling=oversampling, light_from=light_from)
         draw_figure(sheet, self._design, outfit=take.outfit, face=face, pose=_pose(take, step, cycle))
         sprite, (left, top) = sheet.finish_trimmed()

@@ -11,7 +11,7 @@ from studio.demo.ink import ellipse, light_of, line_of, mix, moved, points, shad
 
 def draw_garment(body: Body) -> None:
     design = body.design
-    outline = body.outline()
+    outline = body.outline
     body.sheet.part(body.put(outline), body.coat, shade=0.13, gleam=0.0)
     match design.garment:
         case Garment.TRENCH:
@@ -95,7 +95,7 @@ def draw_collar(body: Body) -> None:
 
 def _draw_opening(body: Body, gap: float, bottom: float) -> None:
     """What is worn beneath, seen between the front edges; with no gap only the edge's line."""
-    design, outline = body.design, body.outline()
+    design, outline = body.design, body.outline
     top = body.chin_y + 0.02
     if gap <= 0:
         line = [(body.front_x(y), y) for y in np.linspace(body.shoulder_y + 0.3, body.hem_y + 0.03, 6)]
@@ -136,12 +136,12 @@ def _draw_stripe(body: Body, top: float, bottom: float) -> None:
     y0, y1 = body.shoulder_y + top * length, body.shoulder_y + bottom * length
     band = smooth(points((-1.5, y0), (0, y0 + 0.06), (1.5, y0)), closed=False)
     under = smooth(points((1.5, y1), (0, y1 + 0.06), (-1.5, y1)), closed=False)
-    body.sheet.inside(body.put(body.outline()), [(body.put(np.concatenate([band, under])), body.design.trim_colour)])
+    body.sheet.inside(body.put(body.outline), [(body.put(np.concatenate([band, under])), body.design.trim_colour)])
 
 
 def _draw_belt(body: Body) -> None:
     y = body.shoulder_y + 0.72 * body.torso
-    outline = body.outline()
+    outline = body.outline
     band = points((-1.5, y), (1.5, y), (1.5, y + 0.17), (-1.5, y + 0.17))
     body.sheet.inside(body.put(outline), [(body.put(band), shadow_of(body.coat))])
     x = body.front_x(y + 0.08, 0.02)

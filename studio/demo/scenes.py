@@ -307,10 +307,10 @@ def _rain_street(seed: int) -> Scene:
     c.box(0, 556, 1280, 720, hex_colour("#182242"))
     c.mirror(556, 720, 0.72, 1.5)
     for _ in range(46):
-        x, y = c.random.uniform(0, 1280), c.random.uniform(566, 716)
+        middle, y = c.random.uniform(0, 1280), c.random.uniform(566, 716)
         puddle = c.random.uniform(10, 34)
-        c.disc(x, y, puddle, mix(hex_colour("#3c5288"), hex_colour(c.random.choice(signs)), 0.3), puddle * 0.16)
-        c.disc(x, y, puddle * 0.8, hex_colour("#22305a"), puddle * 0.11)
+        c.disc(middle, y, puddle, mix(hex_colour("#3c5288"), hex_colour(c.random.choice(signs)), 0.3), puddle * 0.16)
+        c.disc(middle, y, puddle * 0.8, hex_colour("#22305a"), puddle * 0.11)
     for x in (300, 930):
         c.box(x - 5, 200, x + 5, 556, hex_colour("#0d1226"))
         c.line([(x, 204), (x + 50, 190)], hex_colour("#0d1226"), 7)

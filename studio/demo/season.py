@@ -16,7 +16,7 @@ from domain.errors import BadInput
 from domain.records import Record
 from studio.demo import poses
 from studio.demo.cast import draw_character
-from studio.demo.clips import film_reel
+from studio.demo.clips import Reel, film_reel
 from studio.demo.designs import Outfit
 from studio.demo.scenes import paint_scene
 from studio.demo.storyboard import REELS
@@ -31,12 +31,13 @@ class _Stamp(Record):
     files: dict[str, str] = Field(default_factory=dict)
 
 
-def draw_demo(folder: Path, *, ffmpeg: str, workers: int = 2) -> Path:
+def draw_demo(folder: Path, *, ffmpeg: str, workers: int = 2, reels: tuple[Reel, ...] = REELS) -> Path:
     """Draw everything that is not there yet and return the path of `season.yaml`.
 
     Repeatable: what was drawn by this same version is left alone, and so is a `season.yaml` that a person has
     edited. Deterministic for one version of Pillow and ffmpeg. About 12 s on two cores, then nothing.
-    `ffmpeg` is the path of the binary; `NotConfigured` when it cannot be started.
+    `ffmpeg` is the path of the binary; `NotConfigured` when it cannot be started. `reels` are the clips to film.
+    With more than one worker it starts processes by spawning, so a script that calls it needs its `__main__` guard.
     """
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file: name a folder for the demo.")
@@ -59,18 +60,18 @@ def draw_demo(folder: Path, *, ffmpeg: str, workers: int = 2) -> Path:
     if not is_current:
         known = {name: digest for name, digest in known.items() if name == "season.yaml"}
 
-    missing = [k for k, reel in enumerate(REELS) if not is_there(f"clips/{reel.file_name}")]
-    missing.sort(key=lambda k: -REELS[k].seconds * (1.4 if REELS[k].sound else 1.0))
-    stills = [name for name in _STILLS if not is_there(f"art/{name}")]
+    missing = [reel for reel in reels if not is_there(f"clips/{reel.file_name}")]
+    missing.sort(key=lambda reel: -reel.seconds * reel.width * reel.height * (1.5 if reel.is_rainy else 1.0))
+    stills = [name for name in STILLS if not is_there(f"art/{name}")]
     if workers > 1 and len(missing) > 1:
         with ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_film, k, folder / "clips", ffmpeg) for k in missing]
+            jobs = [pool.submit(_film, reel, folder / "clips", ffmpeg) for reel in missing]
             jobs += [pool.submit(_draw_still, name, folder / "art") for name in stills]
             for job in as_completed(jobs):
                 wrote(job.result())
     else:
-        for k in missing:
-            wrote(_film(k, folder / "clips", ffmpeg))
+        for reel in missing:
+            wrote(_film(reel, folder / "clips", ffmpeg))
         for name in stills:
             wrote(_draw_still(name, folder / "art"))
     if not is_edited and not is_there("season.yaml"):
@@ -87,14 +88,14 @@ def content_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _film(index: int, folder: Path, ffmpeg: str) -> str:
+def _film(reel: Reel, folder: Path, ffmpeg: str) -> str:
     """One clip; top-level so that a spawned process can be asked for it."""
-    return f"clips/{film_reel(REELS[index], folder, ffmpeg).name}"
+    return f"clips/{film_reel(reel, folder, ffmpeg).name}"
 
 
 def _draw_still(name: str, folder: Path) -> str:
     part = folder / f"part-{name}"
-    _STILLS[name](part)
+    STILLS[name](part)
     part.replace(folder / name)
     return f"art/{name}"
 
@@ -117,7 +118,7 @@ def _pier(path: Path) -> None:
     paint_scene("pier").picture.save(path, "PNG")
 
 
-_STILLS: Final[dict[str, Callable[[Path], None]]] = {
+STILLS: Final[dict[str, Callable[[Path], None]]] = {
     "mei-front.png": _sheet("mei"),
     "mei-bust.png": _mei_at_work,
     "rui-front.png": _sheet("rui"),
@@ -157,7 +158,7 @@ MANIFEST: Final = """\
 season: neon-harbor            # the slug: its name in `onmodel status neon-harbor`
 owner: demo
 time_zone: Europe/Lisbon
-budget_usd: 60                 # nothing is bought beyond this; sandbox prices are the real ones, but nobody is billed
+budget_usd: 60                 # nothing is bought beyond this; the sandbox reckons with real prices and bills nobody
 vendor: sandbox                # sandbox | fal | runpod | replicate | comfyui | local
 review: false                  # true: you look at the reference pictures before they are pinned
 
