@@ -121,10 +121,17 @@ class Ports:
         return open_blob_store(self.settings)
 
     @cached_property
-    def media(self) -> FfmpegMediaTools:
-        from providers.media import FfmpegMediaTools, find_ffmpeg
+    def ffmpeg(self) -> str:
+        """The ffmpeg program: the machine's own where it is new enough, else the one out of a package."""
+        from providers.media import find_ffmpeg
 
-        return FfmpegMediaTools(find_ffmpeg())
+        return find_ffmpeg()
+
+    @cached_property
+    def media(self) -> FfmpegMediaTools:
+        from providers.media import FfmpegMediaTools
+
+        return FfmpegMediaTools(self.ffmpeg)
 
     def scratch(self) -> Path:
         """A folder for files of a moment, on the disk of our home."""
@@ -217,3 +224,11 @@ def close_embedded_server(home: Path) -> None:
     from providers.postgres.embedded import stop_server
 
     stop_server(home)
+
+
+def prefect_database_url(server: EmbeddedServer) -> str:
+    """A database of its own for Prefect on our PostgreSQL, created when missing, as SQLAlchemy wants it."""
+    from providers.postgres.embedded import ensure_database
+
+    ensure_database(server, "prefect")
+    return server.asyncpg_url("prefect")

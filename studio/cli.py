@@ -1,9 +1,9 @@
 """The command line `onmodel`: what a person types, one function per command, and the exit codes.
 
 Heavy packages (Prefect, numpy, PyAV) are imported inside the commands that need them, so that `--help` answers at once.
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done (fallbacks included) · 1 our bug · 2 bad input or
-usage · 3 not configured · 4 over budget or out of credit · 5 something failed for good · 6 waits for a person · 130
-interrupted.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done (fallbacks included) · 1 our bug · 2 bad input
+or usage · 3 not configured · 4 over budget or out of credit · 5 something failed for good · 6 waits for a person ·
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -134,10 +134,8 @@ def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
 
 def _slot_document(ports: Ports, slot: Slot) -> dict[str, Any]:
     render = ports.renders.of_slot(slot.id, slot.entry_sha256)
-    if slot.winning_clip_id is not None:
-        state = "won"
-    else:
-        state = render.state.value if render else "planned"
+    unfinished = render.state.value if render else "planned"
+    state = "won" if slot.winning_clip_id is not None else unfinished
     return {
         "number": slot.number,
         "state": state,

@@ -1,0 +1,152 @@
+"""`onmodel serve`: a lasting Prefect server on the built-in PostgreSQL, a worker and the deployments, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from domain.errors import NotConfigured
+from providers import wiring
+from studio.prefect_setup import RECORDER
+from studio.telling import say
+
+if TYPE_CHECKING:
+    from providers.wiring import Ports
+
+PROJECT = Path(__file__).resolve().parents[1]
+POOL = "onmodel"
+START_SECONDS = 120
+PORTS_TRIED = 20
+
+
+def serve_forever(port: int) -> int:
+    """Start everything, print the address, and wait; Ctrl-C or SIGTERM ends all of it. Exit 0."""
+    ports = wiring.open_ports()
+    port = _free_port(port)
+    api_url = f"http://127.0.0.1:{port}/api"
+    environ = _environ(ports, api_url, port)
+    children: list[subprocess.Popen[bytes]] = []
+    is_over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: is_over.set())
+    try:
+        log = _log_file(ports)
+        children.append(_start(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environ, log))
+        _wait_until_healthy(api_url, children[0], log, is_over)
+        if not is_over.is_set():
+            _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environ)
+            _prefect(["--no-prompt", "deploy", "--all"], environ)
+            children.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environ, log))
+            say(f"Prefect is at http://127.0.0.1:{port} with a worker and four deployments: train-character,")
+            say("generate-references, render-slot, render-season. Start one there: Deployments, Run, Custom run.")
+            say("A season must be known first: onmodel season import season.yaml")
+            say(f"Log: {log}. Ctrl-C stops it; nothing is lost.")
+        while not is_over.wait(0.5):
+            dead = next((child for child in children if child.poll() is not None), None)
+            if dead is not None:
+                raise NotConfigured(f"Prefect ended by itself (exit {dead.returncode}); its last words are in {log}.")
+    finally:
+        _end(children)
+    return 0
+
+
+def _environ(ports: Ports, api_url: str, port: int) -> dict[str, str]:
+    """Prefect's settings for the lasting server: our PostgreSQL, and the UI at its own address."""
+    environ = {
+        **os.environ,
+        "PREFECT_HOME": str(ports.settings.home / "prefect"),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
+        "PREFECT_SERVER_UI_API_URL": api_url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "onmodel",
+        "PREFECT_CLI_PROMPT": "false",
+        f"{RECORDER}_BATCH_SIZE": "100",
+        f"{RECORDER}_READ_BATCH_SIZE": "100",
+        "ONMODEL_HOME": str(ports.settings.home),
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"])),
+    }
+    if ports.embedded_server is not None:
+        environ["PREFECT_API_DATABASE_CONNECTION_URL"] = wiring.prefect_database_url(ports.embedded_server)
+    return environ
+
+
+def _start(arguments: list[str], environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=PROJECT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _prefect(arguments: list[str], environ: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments],
+        cwd=PROJECT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip()[-600:]
+        raise NotConfigured(f"prefect {' '.join(arguments)} failed: {words}")
+
+
+def _wait_until_healthy(api_url: str, server: subprocess.Popen[bytes], log: Path, is_over: threading.Event) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(trust_env=False, timeout=2) as client:
+        while time.monotonic() < deadline and server.poll() is None:
+            try:
+                if client.get(f"{api_url}/health").status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            if is_over.wait(0.2):
+                return
+    raise NotConfigured(f"The Prefect server did not come up within {START_SECONDS} s; its last words are in {log}.")
+
+
+def _free_port(wanted: int) -> int:
+    for port in range(wanted, wanted + PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise NotConfigured(f"Ports {wanted} to {wanted + PORTS_TRIED - 1} are all in use: give another with --port.")
+
+
+def _log_file(ports: Ports) -> Path:
+    folder = ports.settings.home / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "serve.log"
+
+
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    """Worker first, then the server: asked to end, and killed when they do not."""
+    for child in reversed(children):
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
