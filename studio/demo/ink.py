@@ -56,7 +56,7 @@ def moved(p: Points, dx: float, dy: float) -> Points:
     return shifted
 
 
-_STEPS: Final = 6
+_STEPS: Final = 8
 _T = np.arange(_STEPS) / _STEPS
 _SPLINE = (
     np.stack([np.ones_like(_T), _T, _T**2, _T**3], axis=1)
@@ -67,7 +67,7 @@ _SPLINE = (
 
 
 def smooth(control: Points, *, closed: bool = True) -> Points:
-    """A curve through the control points, six steps between each two."""
+    """A curve through the control points, eight steps between each two."""
     if closed:
         padded = np.concatenate([control[-1:], control, control[:2]])
     else:

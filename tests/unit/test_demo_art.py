@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageChops
 
 from domain.errors import BadInput
@@ -204,7 +205,6 @@ def test_the_manifest_names_only_files_that_are_drawn_and_all_clips() -> None:
 
 
 def test_the_manifest_names_the_cast_and_leaves_one_slot_open() -> None:
-    yaml = pytest.importorskip("yaml")
     told = yaml.safe_load(season.MANIFEST)
     assert [person["name"] for person in told["characters"]] == [design.name for design in CAST.values()]
     assert [slot["number"] for slot in told["slots"]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
