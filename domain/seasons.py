@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from domain.characters import TRIGGER_WORD, CharacterKind, make_trigger_word, name_problem
 from domain.prompts import mentioned_names, unknown_mentions
@@ -15,18 +17,52 @@ from domain.records import Record
 from domain.registry import load_registry
 
 MAX_SLOTS = 75
-SLUG = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 VENDORS = ("sandbox", "fal", "runpod", "replicate", "comfyui", "local")
 BUILT_VENDORS = ("sandbox", "fal")
 DEFAULT_MIN_IMAGES = 10
 
 
+def _is_plain(text: str) -> str:
+    if bad := next((char for char in text if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"), None):
+        raise ValueError(f"holds the control character {bad!r}; write plain text")
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_path(name: str) -> str:
+    if not name.strip():
+        raise ValueError("is empty; write the path of a file")
+    if bad := next((char for char in name if unicodedata.category(char) in ("Cc", "Cs")), None):
+        raise ValueError(f"holds the control character {bad!r}; write the path of a file")
+    return name
+
+
+def _is_no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()}; write a number")  # noqa: TRY004 (pydantic reports ValueErrors only)
+    return value
+
+
+NO_FLAG = BeforeValidator(_is_no_flag)
+"""For numbers: `true` is no 1 here."""
+
+PlainText = Annotated[str, AfterValidator(_is_plain)]
+"""Without control characters, composed (NFC), so that a name is found however it was typed."""
+
+FileName = Annotated[str, AfterValidator(_is_path)]
+
+
+def _wrong_at(location: tuple[str | int, ...], sentence: str) -> PydanticCustomError:
+    """A broken rule between fields: says at which of them the reader should look."""
+    return PydanticCustomError("broken_rule", "{sentence}", {"sentence": sentence, "at": location})
+
+
 class TrainingOptions(Record):
     """What a person may set of a training; unset options take the trainer's default."""
 
-    steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    rank: Annotated[int, Field(ge=1, le=256)] | None = None
+    steps: Annotated[int, Field(ge=1, le=100_000), NO_FLAG] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1), NO_FLAG] | None = None
+    rank: Annotated[int, Field(ge=1, le=256), NO_FLAG] | None = None
 
 
 class VendorChoice(Record):
@@ -40,18 +76,18 @@ class VendorChoice(Record):
 class CharacterEntry(Record):
     """One character of the manifest. Paths are relative to the manifest."""
 
-    name: str
-    description: str = ""
+    name: PlainText
+    description: PlainText = ""
     trigger_word: str = ""
     kind: CharacterKind = CharacterKind.PERSON
     base_models: tuple[str, ...] = ("flux-1-dev",)
-    clips: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
+    clips: tuple[FileName, ...] = ()
+    images: tuple[FileName, ...] = ()
+    references: tuple[FileName, ...] = ()
     training: TrainingOptions = TrainingOptions()
-    lora: str = "auto"
-    lora_scale: Annotated[float, Field(gt=0, le=4)] = 0.8
-    min_images: Annotated[int, Field(ge=1, le=100)] = DEFAULT_MIN_IMAGES
+    lora: FileName = "auto"
+    lora_scale: Annotated[float, Field(gt=0, le=4), NO_FLAG] = 0.8
+    min_images: Annotated[int, Field(ge=1, le=100), NO_FLAG] = DEFAULT_MIN_IMAGES
 
     @field_validator("name")
     @classmethod
@@ -63,9 +99,14 @@ class CharacterEntry(Record):
     @field_validator("trigger_word")
     @classmethod
     def _trigger_is_a_word(cls, word: str) -> str:
-        if word and not TRIGGER_WORD.match(word):
+        if word and not TRIGGER_WORD.fullmatch(word):
             raise ValueError(f"{word!r} is no trigger word; write 6 to 32 letters, digits or _, such as KAEL_07")
         return word
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _lora_may_be_an_id(cls, lora: Any) -> Any:
+        return str(lora) if isinstance(lora, int) and not isinstance(lora, bool) else lora
 
     @field_validator("base_models")
     @classmethod
@@ -90,23 +131,32 @@ class CharacterEntry(Record):
 class SlotEntry(Record):
     """One slot: already won (`video`) or to be rendered (`prompt`)."""
 
-    number: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
-    video: str | None = None
-    prompt: str | None = None
+    number: Annotated[int, Field(ge=1, le=MAX_SLOTS), NO_FLAG]
+    video: FileName | None = None
+    prompt: PlainText | None = None
     video_model: str | None = None
-    seconds: Annotated[float, Field(gt=0, le=60)] | None = None
-    scene_references: tuple[str, ...] = ()
+    seconds: Annotated[float, Field(gt=0, le=60), NO_FLAG] | None = None
+    scene_references: tuple[FileName, ...] = ()
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_says_something(cls, prompt: str | None) -> str | None:
+        if prompt is not None and not prompt.strip():
+            raise ValueError("is empty; say what happens in the slot")
+        return prompt
+
+    @field_validator("video_model")
+    @classmethod
+    def _model_makes_video(cls, key: str | None) -> str | None:
+        known = [model.key for model in load_registry().video_models()]
+        if key is not None and key not in known:
+            raise ValueError(f"{key!r} is no video model; write one of {', '.join(known)}")
+        return key
 
     @model_validator(mode="after")
     def _is_won_or_wanted(self) -> Self:
         if (self.video is None) == (self.prompt is None):
             raise ValueError("needs either video (a clip that already won) or prompt (a clip to render), not both")
-        if self.prompt is not None and not self.prompt.strip():
-            raise ValueError("has an empty prompt; say what happens in the slot")
-        if self.video_model is not None:
-            known = [model.key for model in load_registry().video_models()]
-            if self.video_model not in known:
-                raise ValueError(f"{self.video_model!r} is no video model; write one of {', '.join(known)}")
         return self
 
 
@@ -126,7 +176,7 @@ class SeasonManifest(Record):
     @field_validator("season", "owner")
     @classmethod
     def _is_slug(cls, value: str) -> str:
-        if not SLUG.match(value):
+        if not SLUG.fullmatch(value):
             raise ValueError(f"{value!r} is no slug; write small letters, digits and hyphens, such as neon-harbor")
         return value
 
@@ -147,48 +197,52 @@ class SeasonManifest(Record):
         if isinstance(value, VendorChoice) or not isinstance(value, dict):
             return value
         choice: dict[str, tuple[str, ...]] = {}
-        for stage, names in value.items():
-            listed = (names,) if isinstance(names, str) else tuple(names)
+        for work, names in value.items():
+            listed = (names,) if isinstance(names, str) else names
+            if not isinstance(listed, list | tuple) or not listed:
+                raise ValueError(f"{work} names no vendor; write one, or a list of them in order of preference")
             for name in listed:
                 if name not in VENDORS:
                     raise ValueError(f"{name!r} is no vendor; write one of {', '.join(VENDORS)}")
                 if name not in BUILT_VENDORS:
                     raise ValueError(f"{name!r} is not in this version yet; write {' or '.join(BUILT_VENDORS)}")
-            choice[stage] = listed
+            choice[work] = tuple(listed)
         return {**dict.fromkeys(("train", "image", "video"), ("sandbox",)), **choice}
 
     @model_validator(mode="after")
     def _characters_differ(self) -> Self:
-        seen: dict[str, str] = {}
-        for character in self.characters:
-            key = character.name.casefold()
-            if key in seen:
-                raise ValueError(f"characters: {character.name!r} is declared twice; give each its own name")
-            seen[key] = character.name
+        seen: set[str] = set()
         words: dict[str, str] = {}
-        for character in self.characters:
-            if not character.trigger_word:
-                continue
-            key = character.trigger_word.casefold()
-            if key in words:
-                raise ValueError(
-                    f"characters: {words[key]!r} and {character.name!r} share the trigger word "
-                    f"{character.trigger_word!r}; give each its own, or leave it out to have one made"
+        for i, character in enumerate(self.characters):
+            name, word = character.name.casefold(), character.trigger_word.casefold()
+            if name in seen:
+                raise _wrong_at(
+                    ("characters", i, "name"), f"{character.name!r} is declared twice; give each its own name"
                 )
-            words[key] = character.name
+            seen.add(name)
+            if word and word in words:
+                raise _wrong_at(
+                    ("characters", i, "trigger_word"),
+                    f"{words[word]!r} and {character.name!r} share the trigger word {character.trigger_word!r}; "
+                    f"give each its own, or leave it out to have one made",
+                )
+            words[word] = character.name
         return self
 
     @model_validator(mode="after")
     def _slots_make_sense(self) -> Self:
-        numbers = [slot.number for slot in self.slots]
-        if twice := sorted({number for number in numbers if numbers.count(number) > 1}):
-            raise ValueError(f"slots: number {twice[0]} is used twice; each slot has its own number")
         names = [character.name for character in self.characters]
-        for slot in self.slots:
+        numbers: set[int] = set()
+        for i, slot in enumerate(self.slots):
+            if slot.number in numbers:
+                raise _wrong_at(
+                    ("slots", i, "number"), f"slot {slot.number} is there twice; each slot has its own number"
+                )
+            numbers.add(slot.number)
             if slot.prompt and (unknown := unknown_mentions(slot.prompt, names)):
-                raise ValueError(
-                    f"slots: slot {slot.number} names {unknown[0]!r}, who is not in characters; "
-                    f"declared are {', '.join(names) or 'none'}"
+                raise _wrong_at(
+                    ("slots", i, "prompt"),
+                    f"names {unknown[0]!r}, who is not in characters; declared are {', '.join(names) or 'none'}",
                 )
         return self
 

@@ -18,13 +18,13 @@ def read_manifest(path: Path) -> SeasonManifest:
     """The checked manifest, trigger words made where left out. Reads only this file. `BadInput` for anything wrong."""
     text = _text(path)
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is no YAML"
-        raise BadInput(f"{path}{line}: {problem}. Mend the line; docs/manifest.md shows a whole manifest.") from error
+        tree = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader, and stricter)
+    except (yaml.YAMLError, RecursionError) as error:
+        problem, line = _yaml_problem(error, text)
+        raise BadInput(
+            f"{path}, line {line}: {problem}. Mend the line; docs/manifest.md shows a whole manifest."
+        ) from error
     if not isinstance(data, dict):
         raise BadInput(f"{path}: a manifest begins with season: your-season; this file holds no fields.")
     try:
@@ -36,7 +36,7 @@ def read_manifest(path: Path) -> SeasonManifest:
 
 def field_error(path: Path, location: tuple[str | int, ...], message: str) -> str:
     """One sentence about a field of a manifest that was read before, with its line."""
-    tree = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+    tree = yaml.compose(path.read_text("utf-8"), Loader=_Loader)
     return f"{path}, line {_line(tree, location)}, {_field(location)}: {message}"
 
 
@@ -53,6 +53,50 @@ def _text(path: Path) -> str:
         raise BadInput(f"{path} is no UTF-8 text (byte {error.start}): give the manifest, a YAML text file.") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a field written twice is an error, not a silent choice of the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the field {key.value!r} is written twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError, IndexError, KeyError, OverflowError) as error:
+            # Values that look like a date or a number and are none: PyYAML lets Python's own errors through.
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{_shown(node.value)} cannot be read; put it in quotes", node.start_mark
+            ) from error
+
+
+def _yaml_problem(error: Exception, text: str) -> tuple[str, int]:
+    """What is wrong, and in which line, counted from 1."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return error.problem or error.context or "it is no YAML", error.problem_mark.line + 1
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"the character {chr(int(error.character))!r} cannot stand in a manifest", text.count(
+            "\n", 0, error.position
+        ) + 1
+    return "it is no YAML, or lists lie in lists too deeply", 1
+
+
+def _number(bound: Any) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 _WORDS = {
     "missing": "is missing; write it",
     "extra_forbidden": "is no field of the manifest; take it out, or see docs/manifest.md for its right name",
@@ -61,14 +105,26 @@ _WORDS = {
     "int_from_float": "is no whole number; write one",
     "float_parsing": "is no number; write one",
     "bool_parsing": "is neither true nor false; write one of them",
+    "bool_type": "is neither true nor false; write one of them",
+    "string_type": "is no text; write text, in quotes where it looks like something else",
+    "tuple_type": "is no list; write one, such as [one, another]",
+    "model_type": "holds no fields; write them as name: value",
+    "int_type": "is no whole number; write one",
+    "float_type": "is no number; write one",
+    "decimal_type": "is no amount; write a number such as 60",
+    "finite_number": "is no number; write one",
+    "decimal_max_places": "has more than two decimal places; write dollars and cents",
+    "invalid_key": "is no name of a field; write text",
 }
 
 
 def _sentence(path: Path, tree: Any, error: dict[str, Any]) -> str:
     location: tuple[str | int, ...] = tuple(part for part in error["loc"] if part != "[key]")
     kind, seen = str(error["type"]), error.get("input")
-    shown = f" (seen: {seen!r})" if isinstance(seen, str | int | float) and kind != "missing" else ""
+    is_shown = isinstance(seen, str | int | float) and kind not in ("missing", "broken_rule", "extra_forbidden")
+    shown = f" (seen: {_shown(seen)})" if is_shown else ""
     limits = error.get("ctx") or {}
+    location = (*location, *limits.get("at", ()))
     if kind == "value_error":
         words = str(limits.get("error", error["msg"]))
         shown = ""
@@ -76,7 +132,7 @@ def _sentence(path: Path, tree: Any, error: dict[str, Any]) -> str:
         words = _WORDS[kind]
     elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         bound = next(iter(limits.values()))
-        words = f"must be {kind.replace('_', ' ').replace('than equal', 'than or equal to')} {bound}"
+        words = f"must be {kind.replace('_', ' ').replace('than equal', 'than or equal to')} {_number(bound)}"
     elif kind == "enum":
         words = f"must be {limits.get('expected')}"
     else:
