@@ -35,10 +35,14 @@ class Route(StrEnum):
 
 
 class LoraAtRender(Record):
-    """A character's LoRA as it stood when the render began. `file` is None when it is missing or damaged."""
+    """A character's LoRA as it stood when the render began. `file` is None when it is missing or damaged.
+
+    The trigger word is the one it was trained with, whatever the manifest says by now.
+    """
 
     lora_id: int
     base_model: str
+    trigger_word: str
     status: LoraStatus
     file: BlobRef | None
     still_model: str | None
@@ -50,7 +54,6 @@ class CharacterAtRender(Record):
     character_id: int
     name: str
     description: str
-    trigger_word: str
     lora_scale: float
     is_lora_wanted: bool
     loras: tuple[LoraAtRender, ...] = ()

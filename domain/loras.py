@@ -8,6 +8,7 @@ from decimal import Decimal
 from domain.characters import ImageType, LoraStatus
 from domain.jobs import BlobRef
 from domain.records import Record
+from domain.seasons import TrainingOptions
 
 
 class Lora(Record):
@@ -21,6 +22,7 @@ class Lora(Record):
     version: int
     trainer: str
     training_set_id: int | None
+    training_options: TrainingOptions
     trigger_word: str
     lora_url: str | None
     sha256: str | None

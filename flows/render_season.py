@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
-from domain.errors import OnModelError, worst_exit_code
+from domain.errors import OutOfCredit, OverBudget, Retryable, SubmissionUnknown, worst_exit_code
 from flows.generate_references import generate_references
 from flows.render_slot import render_slot
 from flows.running import in_thread
-from flows.train_character import train_character
+from flows.train_character import gather_material, train_character
 from flows.words import SeasonSlug, publish_season
 from tasks.assembly import assemble_season_task
-from tasks.lookups import season_exit_codes_task, season_work_task
+from tasks.lookups import SeasonWork, character_work_task, season_exit_codes_task, season_work_task
+
+log = logging.getLogger("onmodel.flows")
+
+STOPS = OverBudget.exit_code
+"""Nothing more is bought for a season that is out of money: not even slots without their LoRA."""
+
+WAITS = SubmissionUnknown.exit_code
 
 SlotsAtOnce = Annotated[int, Field(ge=1, le=40, description="Slots rendered side by side.")]
 
@@ -28,17 +36,26 @@ async def render_season(season: SeasonSlug, slots_at_once: SlotsAtOnce = 4) -> i
     learned and a slot that fails are reported, and the rest goes on.
     """
     work = await in_thread(season_work_task, season)
+    cast = [await in_thread(character_work_task, season, name) for name in work.character_names]
+    await asyncio.gather(*(gather_material(character) for character in cast))
     codes = await asyncio.gather(*(_prepare(season, name) for name in work.character_names))
+    if STOPS not in codes:
+        await _render_slots(season, work, codes, slots_at_once)
+    await in_thread(assemble_season_task, work.season_id)
+    await publish_season(season)
+    return worst_exit_code([*codes, *await in_thread(season_exit_codes_task, work.season_id)])
+
+
+async def _render_slots(season: str, work: SeasonWork, codes: list[int], slots_at_once: int) -> None:
+    """Every open slot, some at a time. A slot whose character waits for a person waits too: it never falls back."""
+    waiting = {name for name, code in zip(work.character_names, codes, strict=True) if code == WAITS}
     turn = asyncio.Semaphore(slots_at_once)
 
     async def render(number: int) -> None:
         async with turn:
             await render_slot(season, number)
 
-    await asyncio.gather(*(render(number) for number in work.open_slots))
-    await in_thread(assemble_season_task, work.season_id)
-    await publish_season(season)
-    return worst_exit_code([*codes, *await in_thread(season_exit_codes_task, work.season_id)])
+    await asyncio.gather(*(render(slot.number) for slot in work.open_slots if not waiting & set(slot.cast)))
 
 
 async def _prepare(season: str, character: str) -> int:
@@ -46,6 +63,7 @@ async def _prepare(season: str, character: str) -> int:
     try:
         await train_character(season, character)
         await generate_references(season, character)
-    except OnModelError as error:
-        return error.exit_code if error.exit_code in (4, 5, 6) else 5
+    except (OverBudget, OutOfCredit, SubmissionUnknown, Retryable) as error:
+        log.error("%s: %s", character, error.message)
+        return error.exit_code
     return 0

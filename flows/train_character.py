@@ -15,7 +15,7 @@ from flows.words import CharacterName, SeasonSlug, publish_character
 from tasks.curation import curate_training_set_task
 from tasks.frames import harvest_clip_task
 from tasks.identity import judge_views_task, plan_views_task
-from tasks.lookups import character_work_task, lora_status_task
+from tasks.lookups import CharacterWork, character_work_task, lora_status_task
 from tasks.training import (
     adopt_weights_task,
     check_weights_task,
@@ -37,14 +37,19 @@ async def train_character(season: SeasonSlug, character: CharacterName, max_atte
     work = await in_thread(character_work_task, season, character)
     if not work.is_lora_wanted:
         return []
-    if work.is_trained_here or work.clip_ids:
-        await asyncio.gather(*(in_thread(harvest_clip_task, clip_id) for clip_id in work.clip_ids))
-        await in_thread(curate_training_set_task, work.character_id)
+    await gather_material(work)
     lora_ids = [await in_thread(ensure_lora_task, work.character_id, base) for base in work.base_models]
     wanted = [lora_id for lora_id in lora_ids if lora_id is not None]
     await asyncio.gather(*(_learn(lora_id, max_attempts) for lora_id in wanted))
     await publish_character(season, character)
     return wanted
+
+
+async def gather_material(work: CharacterWork) -> None:
+    """Harvest and curate, free and before anything is paid; `BadInput` when there are too few images to learn from."""
+    if work.is_lora_wanted and work.is_trained_here:
+        await asyncio.gather(*(in_thread(harvest_clip_task, clip_id) for clip_id in work.clip_ids))
+        await in_thread(curate_training_set_task, work.character_id)
 
 
 async def _learn(lora_id: int, max_attempts: int) -> None:

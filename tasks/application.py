@@ -108,7 +108,6 @@ def _at_render(ports: Ports, character: Character) -> CharacterAtRender:
         character_id=character.id,
         name=character.name,
         description=character.description,
-        trigger_word=character.trigger_word,
         lora_scale=character.lora_scale,
         is_lora_wanted=character.is_lora_wanted,
         loras=loras,
@@ -131,6 +130,7 @@ def _lora_at_render(ports: Ports, lora_id: int) -> LoraAtRender:
     return LoraAtRender(
         lora_id=lora.id,
         base_model=lora.base_model,
+        trigger_word=lora.trigger_word,
         status=lora.status,
         file=file,
         still_model=still_model.key if still_model else None,
@@ -212,7 +212,7 @@ def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[Chara
         assert lora.still_model is not None
         base_model, still_key = lora.base_model, lora.still_model
         uses.append(LoraUse(file=lora.file, scale=character.lora_scale))
-        words[character.name] = with_trigger(character.trigger_word, character.description)
+        words[character.name] = with_trigger(lora.trigger_word, character.description)
     order = StillOrder(
         model_key=still_key,
         prompt=rewrite_prompt(plan.prompt, words),

@@ -18,7 +18,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from domain.costs import free_step
-from domain.errors import BadTrainingSet
+from domain.errors import BadInput
 from domain.jobs import Stage
 from domain.records import Record
 from domain.seasons import DEFAULT_MIN_IMAGES, Character
@@ -54,8 +54,8 @@ class Candidate(Record):
 def curate_training_set(ports: Ports, character_id: int) -> int:
     """Build the character's training set from its harvested clips and stills; returns its id.
 
-    Safe to repeat: the same material gives the same set, byte for byte, stored once. Free. `BadTrainingSet` when there
-    are too few images.
+    Safe to repeat: the same material gives the same set, byte for byte, stored once. Free. `BadInput` when there are
+    too few images: then nothing has been spent on the character.
     """
     character = ports.cast.get(character_id)
     candidates = _gather(ports, character)
@@ -63,7 +63,7 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
     alike = _without_strangers(ports, candidates, warnings)
     distinct = _without_twins(alike)
     if len(distinct) < character.min_images:
-        raise BadTrainingSet(
+        raise BadInput(
             f"{character.name}: {len(distinct)} usable images of {len(candidates)} found, at least "
             f"{character.min_images} are needed: give more or longer clips, or more images."
         )

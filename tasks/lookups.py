@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from domain.applications import Route
 from domain.characters import LoraStatus
+from domain.prompts import mentioned_names
 from domain.records import Record
 from domain.renders import RenderState
 from providers.wiring import open_ports
@@ -31,12 +32,19 @@ class CharacterWork(Record):
     needs_review: bool
 
 
+class SlotWork(Record):
+    """A slot without a clip, and who is in it."""
+
+    number: int
+    cast: tuple[str, ...]
+
+
 class SeasonWork(Record):
     """What there is to do for a season."""
 
     season_id: int
     character_names: tuple[str, ...]
-    open_slots: tuple[int, ...]
+    open_slots: tuple[SlotWork, ...]
 
 
 @task(name="season-work", cache_policy=NO_CACHE)
@@ -44,14 +52,13 @@ def season_work_task(slug: str) -> SeasonWork:
     """The cast and the slots that have no clip yet."""
     ports = open_ports()
     season = ports.seasons.by_slug(slug)
-    done = RenderState.DONE
+    names = tuple(character.name for character in ports.cast.of_season(season.id))
     open_slots = []
     for slot in ports.seasons.slots(season.id):
         if slot.winning_clip_id is None:
             render = ports.renders.of_slot(slot.id, slot.entry_sha256)
-            if render is None or render.state is not done:
-                open_slots.append(slot.number)
-    names = tuple(character.name for character in ports.cast.of_season(season.id))
+            if render is None or render.state is not RenderState.DONE:
+                open_slots.append(SlotWork(number=slot.number, cast=mentioned_names(slot.prompt or "", names)))
     return SeasonWork(season_id=season.id, character_names=names, open_slots=tuple(open_slots))
 
 

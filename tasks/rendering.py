@@ -155,7 +155,7 @@ def _direct_loras(ports: Ports, render: Render, plan: SlotPlan, words: dict[str,
             ports.renders.note(render.id, f"{render.video_model} takes no picture: {character.name} is in words only.")
             continue
         uses.append(LoraUse(file=lora.file, scale=character.lora_scale))
-        words[character.name] = with_trigger(character.trigger_word, character.description)
+        words[character.name] = with_trigger(lora.trigger_word, character.description)
     return tuple(uses)
 
 

@@ -20,6 +20,7 @@ from domain.applications import CharacterRoute, Route
 from domain.characters import ImageType, LoraStatus
 from domain.costs import CostEntry
 from domain.identity import IdentityVerdict
+from domain.jobs import JobState
 from domain.renders import Render, RenderState, Slot
 from domain.reports import (
     CharacterReport,
@@ -291,6 +292,11 @@ def _todo(ports: Ports, season: Season, slots: tuple[SlotReport, ...], cast: lis
                     urgency=urgency, what=f"Slot {slot.number} has no clip", why=slot.reason or "", command=RUN_AGAIN
                 )
             )
+    for job in ports.ledger.open_jobs(season.id):
+        if job.state is JobState.SUBMISSION_UNKNOWN:
+            what = f"The answer to {job.api_name} was lost"
+            why = f"Job {job.key} at {job.request.vendor} may be running and paid for: {job.error_message}"
+            todo.append(TodoItem(urgency=Urgency.DECISION, what=what, why=why))
     for character in cast:
         for lora in ports.loras.current(character.id):
             if lora.status is LoraStatus.FAILED:

@@ -15,6 +15,7 @@ from domain.errors import BadTrainingSet
 from domain.jobs import BlobRef, JobOrder, JobState, Operation, Stage
 from domain.loras import Lora
 from domain.money import ceiling_usd, price_of_training
+from domain.seasons import Character
 from domain.vendors import catalogue_of, vendor_for
 from providers.ports import TrainingOrder
 from providers.wiring import open_ports
@@ -57,7 +58,7 @@ def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
     set_id = _training_set_id(ports, character_id)
     if set_id is None:
         raise BadTrainingSet(f"{character.name} has no training set yet: curate one first.")
-    if current is not None and not _is_outdated(current, set_id):
+    if current is not None and not _is_outdated(current, character, set_id):
         return current.id
     season = ports.seasons.get(character.season_id)
     trainer = ports.registry.trainer_for(base_model, catalogue_of(vendor_for(season, "train")))
@@ -76,9 +77,10 @@ def _training_set_id(ports: Ports, character_id: int) -> int | None:
     return latest.id if latest else None
 
 
-def _is_outdated(lora: Lora, set_id: int) -> bool:
-    """A failed LoRA is tried anew only with other material; one that is ready, or on its way, is kept."""
-    return lora.status is LoraStatus.FAILED and lora.training_set_id != set_id
+def _is_outdated(lora: Lora, character: Character, set_id: int) -> bool:
+    """A failed LoRA is tried anew only with other material or options; one that is ready, or on its way, is kept."""
+    has_changed = lora.training_set_id != set_id or lora.training_options != character.training
+    return lora.status is LoraStatus.FAILED and has_changed
 
 
 def plan_training(ports: Ports, lora_id: int, *, max_attempts: int) -> str:
@@ -153,11 +155,10 @@ def check_weights(ports: Ports, lora_id: int) -> str:
 
 
 def _steps(ports: Ports, lora: Lora, escalations: int) -> int:
-    character = ports.cast.get(lora.character_id)
     trainer = ports.registry.model(lora.trainer)
     assert trainer.training is not None
     rule = trainer.training.steps
-    steps = character.training.steps or int(rule.default or 1000)
+    steps = lora.training_options.steps or int(rule.default or 1000)
     return int(min(steps * ESCALATION**escalations, rule.maximum or float("inf")))
 
 
@@ -173,8 +174,8 @@ def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
         zip=BlobRef(sha256=training_set.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
         trigger_word=lora.trigger_word,
         steps=steps,
-        learning_rate=character.training.learning_rate,
-        rank=character.training.rank,
+        learning_rate=lora.training_options.learning_rate,
+        rank=lora.training_options.rank,
         image_count=len(training_set.trained),
     )
     estimate = price_of_training(lora.trainer, steps)

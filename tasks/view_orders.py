@@ -28,7 +28,7 @@ def order_view(
     file = lora.file_ref()
     assert file is not None, f"LoRA {lora.id} has no file"
     uses = (LoraUse(file=file, scale=scale),) if scale > 0 else ()
-    prompt = f"{with_trigger(character.trigger_word, character.description)} {view.words}"
+    prompt = f"{with_trigger(lora.trigger_word, character.description)} {view.words}"
     still_model = ports.registry.still_model_for(lora.base_model)
     if still_model is not None:
         order = StillOrder(

@@ -159,6 +159,7 @@ CREATE TABLE character_loras (
     sha256                text,
     training_images_count integer NOT NULL DEFAULT 0,
     training_steps        integer NOT NULL DEFAULT 0,
+    training_options      jsonb NOT NULL DEFAULT '{}',
     training_cost_usd     numeric(12, 4) NOT NULL DEFAULT 0,
     training_cost_cents   integer GENERATED ALWAYS AS (round(training_cost_usd * 100)::integer) STORED,
     status                lora_status NOT NULL DEFAULT 'pending',
