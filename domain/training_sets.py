@@ -13,6 +13,12 @@ FULL_HOLD_OUT_FROM = 13
 
 NO_HOLD_OUT_UNDER = 6
 
+EVERY_SECONDS = 0.5
+"""Frames of one clip are at least this far apart (waifuc, curation_and_identity.md section 1)."""
+
+KEPT_PER_CLIP = 12
+"""At most so many frames of one clip, so that no clip drowns the others."""
+
 SMALLEST_SIDE = 512
 """Pixels. Under this a picture would have to be enlarged for training: left out (issue; buckets 512/768/1024)."""
 

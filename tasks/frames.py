@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from domain.clips import Clip, Frame
 from domain.costs import free_step
 from domain.jobs import Stage
+from domain.training_sets import EVERY_SECONDS, KEPT_PER_CLIP
 from providers.wiring import open_ports
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("onmodel.frames")
 
-EVERY_SECONDS = 0.5
 LONGEST_SAMPLED_SECONDS = 120.0
-KEPT_PER_CLIP = 12
 BLUR_SHARE_OF_MEDIAN = 0.35
 DARKEST, BRIGHTEST = 0.10, 0.96
 DUPLICATE_BITS = 8

@@ -18,7 +18,7 @@ from domain.errors import BadInput, NotConfigured, OnModelError
 from domain.imports import CharacterImport, ClipImport, ImageImport, SeasonImport, SlotImport
 from domain.jobs import canonical_json
 from domain.seasons import CharacterEntry, SeasonManifest, SlotEntry
-from domain.training_sets import SMALLEST_SIDE
+from domain.training_sets import EVERY_SECONDS, KEPT_PER_CLIP, SMALLEST_SIDE
 from domain.vendors import WORKS, vendor_for
 from tasks.manifests import field_error, read_manifest
 
@@ -101,6 +101,7 @@ def _check_character(ports: Ports, check: _Check, entry: CharacterEntry, number:
             check.problem(
                 at, f"{entry.name} has neither clips nor images to learn from; give some, or write lora: none."
             )
+        _check_enough(check, entry, at)
         _check_training(ports, check, entry, at)
     elif entry.lora != "none":
         _check_given_lora(ports, check, entry, at)
@@ -113,6 +114,20 @@ def _check_character(ports: Ports, check: _Check, entry: CharacterEntry, number:
                 f"{name} is {facts.width}×{facts.height}, under {SMALLEST_SIDE} pixels: it is left out of training, "
                 f"where it would have to be enlarged."
             )
+
+
+def _check_enough(check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
+    """Refuse what can never be enough; how many frames are good is seen when they are harvested, still at no cost."""
+    images = [check.images.get(check.resolve(name)) for name in entry.images]
+    clips = [check.clips.get(check.resolve(name)) for name in entry.clips]
+    at_most = sum(image is not None and min(image.width, image.height) >= SMALLEST_SIDE for image in images)
+    at_most += sum(min(KEPT_PER_CLIP, 1 + int(clip.duration_seconds / EVERY_SECONDS)) for clip in clips if clip)
+    if None not in (*images, *clips) and at_most < entry.min_images:
+        check.problem(
+            at,
+            f"{entry.name} can have at most {at_most} usable images from what is given, and {entry.min_images} are "
+            f"needed (min_images): give more or longer clips, or more images of at least {SMALLEST_SIDE} pixels.",
+        )
 
 
 def _check_training(ports: Ports, check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:

@@ -17,8 +17,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from prefect import State, Task, TaskRun, task
+from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import flow_run
 
 from domain import errors
@@ -68,18 +69,16 @@ POLL_RETRY_SECONDS = [0.5, 1, 2, 5, 10, 30, 60, 120]
 def plan_job(ports: Ports, order: JobOrder, *, max_attempts: int = 1) -> str:
     """The key of the job that does this work: the one there is, or a new attempt with its ceiling reserved.
 
-    Safe to repeat: work that is open or done keeps its key. Costs nothing. `OverBudget` when the ceiling does not fit;
-    the last attempt's error again when `max_attempts` are used up, or when the vendor had refused the request itself.
+    Safe to repeat: work that is open or done keeps its key, and so does work whose `max_attempts` are used up or whose
+    request was refused: awaiting that key raises its error again. Costs nothing. `OverBudget` when the ceiling does
+    not fit; then nothing is written.
     """
     latest = ports.ledger.latest(order.work_key)
     if latest is None:
         return ports.ledger.plan(order, 1).key
-    if latest.state in (JobState.FAILED, JobState.EXPIRED):
-        if latest.attempt >= max_attempts or _was_refused(latest):
-            raise _remembered(latest)
+    is_dead = latest.state in (JobState.FAILED, JobState.EXPIRED)
+    if is_dead and latest.attempt < max_attempts and not _was_refused(latest):
         return ports.ledger.plan(order, latest.attempt + 1).key
-    if latest.state is JobState.CANCELLED:
-        raise _remembered(latest)
     return latest.key
 
 
