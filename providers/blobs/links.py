@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
@@ -36,7 +37,8 @@ class Link(Record):
 
     def signature(self, key: bytes) -> str:
         """HMAC-SHA256 over every field, as hex."""
-        text = "\n".join(("onmodel-link-1", self.method, self.sha256, str(self.expires_at), self.media_type))
+        # As JSON, so that no field can move the border to the next.
+        text = json.dumps(["onmodel-link-1", self.method, self.sha256, self.expires_at, self.media_type])
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def target(self, key: bytes) -> str:

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 IN_PARTS_FROM_BYTES = 64 * 1024 * 1024
 """Larger files go up in parts: four at a time, streamed from the cache."""
 
-_PARTS = TransferConfig(
-    multipart_threshold=IN_PARTS_FROM_BYTES, multipart_chunksize=16 * 1024 * 1024, max_concurrency=4
-)
+_PARTS = TransferConfig(multipart_threshold=1, multipart_chunksize=16 * 1024 * 1024, max_concurrency=4)
 
 
 class S3BlobStore:
@@ -48,12 +46,22 @@ class S3BlobStore:
     What is fetched enters the cache only when its bytes are those of its digest.
     """
 
-    def __init__(self, bucket: str, prefix: str, cache: Path, *, endpoint_url: str | None, region: str) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        cache: Path,
+        *,
+        endpoint_url: str | None,
+        region: str,
+        in_parts_from_bytes: int = IN_PARTS_FROM_BYTES,
+    ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._cache = LocalBlobStore(cache)
         self._endpoint_url = endpoint_url
         self._region = region
+        self._in_parts_from_bytes = in_parts_from_bytes
         self._opening = threading.Lock()
 
     # --- writing ---
@@ -70,7 +78,7 @@ class S3BlobStore:
         path = self._cache.local_path(sha256)
         kind = header_media_type(media_type)
         with our_errors(self.url(sha256)):
-            if path.stat().st_size < IN_PARTS_FROM_BYTES:
+            if path.stat().st_size < self._in_parts_from_bytes:
                 with path.open("rb") as file:
                     self._s3.put_object(
                         Bucket=self._bucket,

@@ -29,7 +29,8 @@ _SLOW_DOWN = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "Throt
 def open_s3(bucket: str, *, endpoint_url: str | None, region: str) -> S3Client:
     """A client that has seen the bucket. Credentials come from AWS's usual variables, files and roles.
 
-    `NotConfigured` says what is missing: credentials, the bucket, or the right to use it.
+    Loopback is reached past any proxy. `NotConfigured` says what is missing: credentials, the bucket, or the right
+    to use it.
     """
     with our_errors(f"s3://{bucket}"):
         core = botocore.session.get_session()
@@ -45,7 +46,7 @@ def open_s3(bucket: str, *, endpoint_url: str | None, region: str) -> S3Client:
                 "s3",
                 endpoint_url=endpoint_url,
                 region_name=region_name,
-                verify=None if core.get_config_variable("ca_bundle") else _named_certificates(),
+                verify=None if core.get_config_variable("ca_bundle") else named_certificates(),
                 config=Config(
                     # By itself boto3 presigns for other endpoints the old way, which refuses a PUT with a media type.
                     signature_version="s3v4",
@@ -61,10 +62,10 @@ def open_s3(bucket: str, *, endpoint_url: str | None, region: str) -> S3Client:
             )
 
         own_region = None if endpoint_url is None and region == ANY_REGION else region
-        s3 = client(own_region, None)
-        proxies: dict[str, str] | None = None
-        if _is_loopback(s3.meta.endpoint_url):
-            proxies = {}  # none, whatever the environment says
+        proxies: dict[str, str] | None = {} if _is_loopback(endpoint_url or "") else None
+        s3 = client(own_region, proxies)
+        if proxies is None and _is_loopback(s3.meta.endpoint_url):  # AWS's own variables named the server
+            proxies = {}
             s3 = client(own_region, proxies)
         answer = s3.head_bucket(Bucket=bucket)
         home_region = answer.get("BucketRegion")
@@ -127,7 +128,7 @@ def _is_setting(error: BotoCoreError) -> bool:
     )
 
 
-def _named_certificates() -> str | None:
+def named_certificates() -> str | None:
     """The file of SSL_CERT_FILE where it is set: botocore reads only AWS_CA_BUNDLE by itself."""
     paths = ssl.get_default_verify_paths()
     return paths.cafile if paths.cafile and paths.cafile != paths.openssl_cafile else None
