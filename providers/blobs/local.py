@@ -57,6 +57,11 @@ class LocalBlobStore:
         except OSError as error:
             raise BadInput(f"{path} cannot be stored ({error.strerror}): give a file that can be read.") from error
         with file:
+            # Most files are put again and again, by every run that uses them: reading is cheaper than writing.
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if self.has(sha256):
+                return sha256
+            file.seek(0)
             return self.put_chunks(iter(lambda: file.read(CHUNK_BYTES), b""), media_type)
 
     def put_bytes(self, data: bytes, media_type: str) -> str:

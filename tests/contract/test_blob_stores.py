@@ -320,17 +320,17 @@ def test_a_link_for_one_file_takes_no_other(store: BlobStore, http: httpx.Client
 
 
 def test_a_writer_that_is_killed_leaves_nothing_to_be_seen(tmp_path: Path) -> None:
-    root, pipe = tmp_path / "blobs", tmp_path / "pipe"
-    os.mkfifo(pipe)
+    root = tmp_path / "blobs"
     code = (
         "import sys; from pathlib import Path; from providers.blobs.local import LocalBlobStore as Store; "
-        "Store(Path(sys.argv[1])).put_file(Path(sys.argv[2]), 'video/mp4')"
+        "Store(Path(sys.argv[1])).put_chunks(iter(lambda: sys.stdin.buffer.read(65536), b''), 'video/mp4')"
     )
     writer = subprocess.Popen(
-        [sys.executable, "-c", code, str(root), str(pipe)], cwd=Path(__file__).parents[2], start_new_session=True
+        [sys.executable, "-c", code, str(root)], cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, bufsize=0
     )
-    with pipe.open("wb", buffering=0) as source:
-        source.write(HELLO * 100_000)  # more than a pipe holds, so part of it has been read and written
+    assert writer.stdin is not None
+    with writer.stdin:
+        writer.stdin.write(HELLO * 100_000)  # more than a pipe holds, so part of it has been read and written
         writer.kill()
         writer.wait(20)
     store = LocalBlobStore(root)
