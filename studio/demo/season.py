@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
+from PIL import ImageFilter
 from pydantic import Field
 
 from domain.errors import BadInput
@@ -114,6 +115,18 @@ def _mei_at_work(path: Path) -> None:
     ).save(path, "PNG")
 
 
+def _on_location(who: str, place: str, expression: str, framing: str = "bust") -> Callable[[Path], None]:
+    """A wide still of one person in a soft-focus place: a first frame that an image-to-video model can film."""
+
+    def draw(path: Path) -> None:
+        scene = paint_scene(place).picture.convert("RGB").resize((1280, 720)).filter(ImageFilter.GaussianBlur(7))
+        person = draw_character(who, "front", expression, 720, framing=framing, background=None)
+        scene.paste(person, (280, 0), person)
+        scene.save(path, "PNG")
+
+    return draw
+
+
 def _pier(path: Path) -> None:
     paint_scene("pier").picture.save(path, "PNG")
 
@@ -122,8 +135,8 @@ STILLS: Final[dict[str, Callable[[Path], None]]] = {
     "mei-front.png": _sheet("mei"),
     "mei-bust.png": _mei_at_work,
     "rui-front.png": _sheet("rui"),
-    "tova-front.png": _sheet("tova"),
-    "dario-front.png": _sheet("dario"),
+    "tova-lighthouse.png": _on_location("tova", "lighthouse", "smile"),
+    "dario-tram.png": _on_location("dario", "tram", "sly"),
     "dario-bust.png": _dario_bust,
     "pier.png": _pier,
 }
@@ -201,7 +214,7 @@ characters:
       - clips/tova-rain.mp4
       - clips/tova-rooftop.mp4
       - clips/tova-tram.mp4
-    references: [art/tova-front.png]
+    references: [art/tova-lighthouse.png]
     training: {steps: 400}
 
   # And one is not trained at all: his two drawings go along as they are.
@@ -209,7 +222,7 @@ characters:
     description: bald gentleman in a purple suit, grand moustache, lime pocket square
     kind: illustrated
     clips: [clips/slot-04.mp4]
-    references: [art/dario-front.png, art/dario-bust.png]
+    references: [art/dario-tram.png, art/dario-bust.png]
     lora: none
 
 slots:                         # 1 to 75, in the season's order; prompts name people with @
