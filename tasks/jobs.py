@@ -12,12 +12,15 @@ from __future__ import annotations
 import logging
 import random
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
 
 from prefect import State, Task, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import flow_run
@@ -186,9 +189,10 @@ def _vendor_url(ports: Ports, vendor: Vendor, name: str, ref: BlobRef) -> str:
     return url
 
 
-def await_job(ports: Ports, key: str) -> None:
+def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None] | None = None) -> None:
     """Poll a submitted job to its end, keep its files and settle. Free, and safe to repeat from any process.
 
+    `tell` is called with the share done, 0 to 1, where the vendor says it.
     Returns when it has succeeded. `JobFailed`, `Rejected` or `ResultExpired` when it ended otherwise; `Retryable` when
     a look or a download failed (call again); `Unavailable` when it is still not over after its time limit.
     """
@@ -224,6 +228,8 @@ def await_job(ports: Ports, key: str) -> None:
                 gone = 0
                 is_running = status.state is VendorState.RUNNING
                 ports.ledger.beat(key, is_running=is_running, progress=status.progress)
+                if tell is not None and status.progress is not None:
+                    tell(job, status.progress)
         if ports.clock.now() > deadline:
             raise Unavailable(
                 f"{_title(job)} is still not over at {job.request.vendor} (request {job.ids.request_id}); "
@@ -326,9 +332,30 @@ def submit_job_task(key: str) -> str:
     retry_condition_fn=_is_worth_repeating,
 )
 def await_job_task(key: str) -> str:
-    """Poll a job to its end, keep its files, settle."""
-    await_job(open_ports(), key)
+    """Poll a job to its end, keep its files, settle; a training's progress is shown in the run's artifacts."""
+    await_job(open_ports(), key, _TrainingProgress())
     return key
+
+
+class _TrainingProgress:
+    """A training's share done, on the log and as a Prefect artifact, told at every quarter."""
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._told = 0.0
+
+    def __call__(self, job: ProviderJob, share: float) -> None:
+        if job.operation is not Operation.TRAIN_LORA or share < self._told + 0.25:
+            return
+        self._told = share
+        whom = open_ports().cast.get(job.character_id).name if job.character_id else job.api_name
+        log.info("%s: %d %% trained", whom, 100 * share)
+        if self._artifact is None:
+            created = create_progress_artifact(100 * share, key=f"job-{job.key[:12]}", description=f"{whom}, {job.api_name}")
+            assert isinstance(created, UUID)
+            self._artifact = created
+        else:
+            update_progress_artifact(self._artifact, 100 * share)
 
 
 @task(name="plan-again", cache_policy=NO_CACHE)
