@@ -1,13 +1,10 @@
-"""One suite over both blob stores: a folder of this machine, and a real S3 server."""
+"""One suite over both blob stores: a folder of this machine, and a bucket of a real S3 server."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import secrets
-import subprocess
-import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -18,16 +15,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
-from domain.errors import BadInput, NotConfigured, Unavailable
-from providers.blobs.local import SWEEP_AFTER_SECONDS, LocalBlobStore
+from domain.errors import BadInput
+from providers.blobs.local import LocalBlobStore
 from providers.blobs.naming import put_headers
-from providers.blobs.opening import open_blob_store
 from providers.blobs.s3 import S3BlobStore
-from providers.blobs.s3_client import named_certificates
 from providers.ports import BlobStore
-from providers.settings import Settings
 from tests.contract.object_store_server import ObjectStoreServer, running_object_store
 
 HELLO = b"a red scarf on a wet pier"
@@ -63,11 +56,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]
         local.close()
         return
     yield new_s3_store(request, tmp_path / "cache")
-
-
-@pytest.fixture
-def s3(request: pytest.FixtureRequest, tmp_path: Path) -> S3BlobStore:
-    return new_s3_store(request, tmp_path / "cache")
 
 
 def new_s3_store(request: pytest.FixtureRequest, cache: Path) -> S3BlobStore:
@@ -314,183 +302,3 @@ def test_a_link_for_one_file_takes_no_other(store: BlobStore, http: httpx.Client
     )
     assert answer.status_code == 403
     assert not store.has(other)
-
-
-# --- the folder ---
-
-
-def test_a_writer_that_is_killed_leaves_nothing_to_be_seen(tmp_path: Path) -> None:
-    root = tmp_path / "blobs"
-    code = (
-        "import sys; from pathlib import Path; from providers.blobs.local import LocalBlobStore as Store; "
-        "Store(Path(sys.argv[1])).put_chunks(iter(lambda: sys.stdin.buffer.read(65536), b''), 'video/mp4')"
-    )
-    writer = subprocess.Popen(
-        [sys.executable, "-c", code, str(root)], cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, bufsize=0
-    )
-    assert writer.stdin is not None
-    with writer.stdin:
-        writer.stdin.write(HELLO * 100_000)  # more than a pipe holds, so part of it has been read and written
-        writer.kill()
-        writer.wait(20)
-    store = LocalBlobStore(root)
-    assert list(store.digests()) == []
-    leftovers = list((root / "unfinished").iterdir())
-    assert len(leftovers) == 1
-
-    sha256 = store.put_bytes(HELLO, "text/plain")
-    assert leftovers[0].exists(), "it may still be written to"
-    long_ago = leftovers[0].stat().st_mtime - SWEEP_AFTER_SECONDS - 60
-    os.utime(leftovers[0], (long_ago, long_ago))
-    store.put_bytes(b"another", "text/plain")
-    assert list((root / "unfinished").iterdir()) == []
-    assert store.has(sha256)
-
-
-def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    store = LocalBlobStore(tmp_path / "file" / "blobs")
-    with pytest.raises(NotConfigured, match="ONMODEL_STORAGE_URL"):
-        store.put_bytes(HELLO, "text/plain")
-    with pytest.raises(NotConfigured, match=r"links\.key"):
-        store.presign_get(HELLO_SHA256, MINUTE)
-
-
-def test_a_new_folder_is_closed_to_other_users(tmp_path: Path) -> None:
-    store = LocalBlobStore(tmp_path / "blobs")
-    store.put_bytes(HELLO, "text/plain")
-    assert store.root.stat().st_mode & 0o777 == 0o700
-
-
-# --- the bucket ---
-
-
-def test_a_file_in_several_parts_arrives_whole(
-    s3: S3BlobStore, tmp_path: Path, object_store: ObjectStoreServer
-) -> None:
-    path = tmp_path / "large.mp4"
-    path.write_bytes(os.urandom(20 * MIB))
-    sha256 = s3.put_file(path, "video/mp4")
-    address = urlsplit(s3.url(sha256))
-    answer = object_store.client().get_object(Bucket=address.netloc, Key=address.path[1:])
-    assert hashlib.file_digest(io.BytesIO(answer["Body"].read()), "sha256").hexdigest() == sha256
-    assert answer["ContentType"] == "video/mp4"
-    assert answer["ETag"].strip('"').endswith("-2"), "the ETag of an object in two parts"
-
-
-def test_a_damaged_object_is_never_handed_out(
-    request: pytest.FixtureRequest, s3: S3BlobStore, tmp_path: Path, object_store: ObjectStoreServer
-) -> None:
-    s3.put_bytes(HELLO, "text/plain")
-    address = urlsplit(s3.url(HELLO_SHA256))
-    elsewhere = same_place_from_another_machine(s3, tmp_path, object_store)
-    object_store.client().put_object(Bucket=address.netloc, Key=address.path[1:], Body=HELLO[:-1])
-    with pytest.raises(BadInput, match="other bytes than its name says"):
-        elsewhere.local_path(HELLO_SHA256)
-    elsewhere.delete(HELLO_SHA256)
-    elsewhere.put_bytes(HELLO, "text/plain")
-    assert same_place_from_another_machine(s3, tmp_path / "third", object_store).read(HELLO_SHA256) == HELLO
-
-
-def test_what_one_machine_put_another_reads(s3: S3BlobStore, tmp_path: Path, object_store: ObjectStoreServer) -> None:
-    s3.put_bytes(HELLO, "text/plain")
-    elsewhere = same_place_from_another_machine(s3, tmp_path, object_store)
-    assert elsewhere.local_path(HELLO_SHA256).read_bytes() == HELLO
-    assert list(elsewhere.digests()) == [HELLO_SHA256]
-
-
-def same_place_from_another_machine(s3: S3BlobStore, folder: Path, server: ObjectStoreServer) -> S3BlobStore:
-    address = urlsplit(s3.url(HELLO_SHA256))
-    prefix = address.path.removesuffix(f"/{HELLO_SHA256[:2]}/{HELLO_SHA256}")
-    return S3BlobStore(address.netloc, prefix, folder / "cache-2", endpoint_url=server.endpoint_url, region="auto")
-
-
-@pytest.mark.usefixtures("s3_credentials")
-@pytest.mark.parametrize("named_by", ["our setting", "AWS_ENDPOINT_URL_S3"])
-def test_a_bucket_on_loopback_is_reached_past_any_proxy(
-    named_by: str, tmp_path: Path, object_store: ObjectStoreServer, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    endpoint_url: str | None = object_store.endpoint_url
-    if named_by == "AWS_ENDPOINT_URL_S3":
-        monkeypatch.setenv(named_by, object_store.endpoint_url)
-        endpoint_url = None
-    store = S3BlobStore(bucket, "proxied", tmp_path, endpoint_url=endpoint_url, region="auto")
-    assert not store.has(ABSENT_SHA256)
-
-
-def test_the_machines_own_certificates_count_only_when_they_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    assert named_certificates() is None
-    (tmp_path / "ca.pem").write_text("certificates")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    assert named_certificates() == str(tmp_path / "ca.pem")
-
-
-def test_without_credentials_one_sentence_says_what_to_set(
-    tmp_path: Path, object_store: ObjectStoreServer, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    store = S3BlobStore(bucket, "", tmp_path, endpoint_url=object_store.endpoint_url, region="auto")
-    with pytest.raises(NotConfigured, match="AWS_ACCESS_KEY_ID"):
-        store.has(HELLO_SHA256)
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(NotConfigured, match="nobody"):
-        store.has(HELLO_SHA256)
-
-
-@pytest.mark.usefixtures("s3_credentials")
-def test_a_missing_bucket_is_named(tmp_path: Path, object_store: ObjectStoreServer) -> None:
-    store = S3BlobStore("no-such-bucket", "", tmp_path, endpoint_url=object_store.endpoint_url, region="auto")
-    for ask in (store.has, store.read):
-        with pytest.raises(NotConfigured, match="no-such-bucket does not exist"):
-            ask(HELLO_SHA256)
-
-
-@pytest.mark.usefixtures("s3_credentials")
-def test_a_wrong_secret_is_not_configured_and_stays_secret(
-    tmp_path: Path, object_store: ObjectStoreServer, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    store = S3BlobStore(bucket, "", tmp_path, endpoint_url=object_store.endpoint_url, region="auto")
-    with pytest.raises(NotConfigured, match="closed to these credentials") as caught:
-        store.put_bytes(HELLO, "text/plain")
-    assert "not-the-secret" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("s3_credentials")
-def test_a_server_that_is_not_there_may_be_tried_again(tmp_path: Path, bucket: str) -> None:
-    store = S3BlobStore(bucket, "", tmp_path, endpoint_url="http://127.0.0.1:9", region="auto")
-    with pytest.raises(Unavailable, match="tried again"):
-        store.has(HELLO_SHA256)
-
-
-# --- the choice ---
-
-
-def test_the_storage_address_chooses_the_store(tmp_path: Path) -> None:
-    folder = tmp_path / "blobs of ours"
-    local = open_blob_store(Settings(home=tmp_path, storage_url=folder.as_uri()))
-    assert isinstance(local, LocalBlobStore)
-    assert local.root == folder
-    assert not folder.exists(), "opening alone makes nothing"
-    remote = open_blob_store(
-        Settings(home=tmp_path, storage_url="s3://bucket/a/b/", database_url=SecretStr("postgresql://"))
-    )
-    assert remote.url(HELLO_SHA256) == f"s3://bucket/a/b/{HELLO_SHA256[:2]}/{HELLO_SHA256}"
-    with pytest.raises(BadInput, match="ONMODEL_STORAGE_URL"):
-        open_blob_store(Settings(home=tmp_path, storage_url="ftp://bucket"))
-
-
-def test_a_local_store_loads_no_boto3(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from providers.settings import Settings; "
-        "from providers.blobs.opening import open_blob_store as opened; "
-        "opened(Settings(home=Path('/'), storage_url=sys.argv[1])).put_bytes(b'x', 'text/plain'); "
-        "sys.exit('boto3' in sys.modules or 'http.server' in sys.modules)"
-    )
-    arguments = [sys.executable, "-c", code, (tmp_path / "blobs").as_uri()]
-    assert subprocess.run(arguments, cwd=Path(__file__).parents[2], check=False, timeout=60).returncode == 0
