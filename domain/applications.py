@@ -17,7 +17,7 @@ route; one that falls back never takes another's away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from domain.characters import LoraStatus
@@ -69,10 +69,12 @@ class VideoModelTakes(Record):
     has_elements: bool
     has_image: bool
     lora_base: str | None
-    max_loras: int = 3
-    max_pictures: int = 1
-    picture_model: str | None = None
-    """The model to fall back to with pictures, for a model that takes none itself."""
+    max_loras: int | None = None
+    """How many LoRAs at once; None where the vendor states no limit."""
+
+    @property
+    def has_pictures(self) -> bool:
+        return self.has_elements or self.has_image
 
 
 class CharacterRoute(Record):
@@ -121,14 +123,37 @@ def choose_route(character: CharacterAtRender, model: VideoModelTakes) -> Charac
     for lora in usable:
         if model.lora_base == lora.base_model:
             return goes(Route.DIRECT, f"{model.key} takes LoRAs of {lora.base_model}", lora)
-    takes_pictures = model.has_image or model.has_elements
-    for lora in usable:
-        if lora.still_model and takes_pictures:
-            return goes(Route.PREPROCESSED, f"{model.key} takes no LoRA of {lora.base_model}: a still with it", lora)
     base = usable[0].base_model
+    if not model.has_pictures:
+        return goes(Route.ORIGINALS, f"{model.key} takes neither a LoRA of {base} nor pictures", usable[0])
+    for lora in usable:
+        if lora.still_model:
+            return goes(Route.PREPROCESSED, f"{model.key} takes no LoRA of {lora.base_model}: a still with it", lora)
     return goes(
         Route.ORIGINALS, f"no still model draws with a LoRA of {base}, and {model.key} does not take it", usable[0]
     )
+
+
+def choose_routes(cast: Sequence[CharacterAtRender], model: VideoModelTakes) -> tuple[CharacterRoute, ...]:
+    """The first route of every character: LoRAs go in directly up to the model's limit, the others as if it took none.
+
+    Who stands first in the prompt goes first; one that finds no room takes nothing from those before it.
+    """
+    routes: list[CharacterRoute] = []
+    for character in cast:
+        route = choose_route(character, model)
+        direct = sum(one.route is Route.DIRECT for one in routes)
+        if route.route is Route.DIRECT and model.max_loras is not None and direct >= model.max_loras:
+            route = choose_route(character, model.model_copy(update={"lora_base": None}))
+            reason = f"{model.key} takes {model.max_loras} LoRAs at once, and others come first"
+            route = route.model_copy(update={"reason": reason, "severity": "warning"})
+        routes.append(route)
+    return tuple(routes)
+
+
+def can_show(model: VideoModelTakes, routes: Sequence[CharacterRoute]) -> bool:
+    """Whether this model can show anybody of the cast: by a picture, or by a LoRA that goes straight in."""
+    return not routes or model.has_pictures or any(route.route is Route.DIRECT for route in routes)
 
 
 def next_route(failed: CharacterRoute, character: CharacterAtRender, why: str) -> CharacterRoute | None:
@@ -149,11 +174,20 @@ def next_route(failed: CharacterRoute, character: CharacterAtRender, why: str) -
     )
 
 
-def group_by_base(routes: Sequence[CharacterRoute], cast: Sequence[CharacterAtRender]) -> list[list[CharacterRoute]]:
-    """The preprocessed characters, those whose LoRAs share a base together: each group becomes one still."""
+def group_by_base(
+    routes: Sequence[CharacterRoute], cast: Sequence[CharacterAtRender], max_loras_of: Mapping[str, int] | None = None
+) -> list[list[CharacterRoute]]:
+    """The preprocessed characters, those whose LoRAs share a base together: each group becomes one still.
+
+    A base in `max_loras_of` has a still model that takes only so many LoRAs: a larger group becomes several stills.
+    """
     base_of = {lora.lora_id: lora.base_model for character in cast for lora in character.loras}
-    groups: dict[str, list[CharacterRoute]] = {}
+    by_base: dict[str, list[CharacterRoute]] = {}
     for route in routes:
         if route.route is Route.PREPROCESSED and route.lora_id is not None:
-            groups.setdefault(base_of[route.lora_id], []).append(route)
-    return list(groups.values())
+            by_base.setdefault(base_of[route.lora_id], []).append(route)
+    groups = []
+    for base, members in by_base.items():
+        most = (max_loras_of or {}).get(base, len(members))
+        groups += [members[i : i + most] for i in range(0, len(members), most)]
+    return groups

@@ -19,7 +19,8 @@ from domain.applications import (
     LoraAtRender,
     Route,
     VideoModelTakes,
-    choose_route,
+    can_show,
+    choose_routes,
     group_by_base,
     next_route,
 )
@@ -58,6 +59,9 @@ def start_render(ports: Ports, season_id: int, number: int) -> int:
     render = ports.renders.start(season_id, slot.id, slot.entry_sha256, plan.video_model)
     if not render.routes:
         ports.renders.set_routes(render.id, plan.routes, plan.video_model)
+        wanted = slot.entry.get("video_model") or plan.video_model
+        if plan.video_model != wanted:
+            ports.renders.note(render.id, _why_another_model(wanted, plan.video_model))
         for route in plan.routes:
             _log_route(number, route)
     return render.id
@@ -68,10 +72,11 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
     prompt = entry.prompt or ""
     season = ports.seasons.get(season_id)
     model = ports.registry.model(entry.video_model or ports.registry.default_video_model)
-    assert model.video is not None
     characters = ports.cast.of_season(season_id)
     by_name = {character.name: character for character in characters}
     cast = tuple(_at_render(ports, by_name[name]) for name in mentioned_names(prompt, list(by_name)))
+    model, routes = _first_routes(ports, model, cast)
+    assert model.video is not None
     duration = model.video.duration
     scenes = [
         BlobRef(sha256=sha256, media_type=media_type, file_name=f"scene-{i + 1}{suffix}")
@@ -84,9 +89,20 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
         aspect_ratio=SLOT_ASPECT,
         seed=int(hashlib.sha256(f"{season.slug}/{slot.number}".encode()).hexdigest()[:7], 16),
         cast=cast,
-        routes=tuple(choose_route(character, model_takes(model)) for character in cast),
+        routes=routes,
         scene_references=tuple(scenes),
     )
+
+
+def _first_routes(
+    ports: Ports, model: Model, cast: tuple[CharacterAtRender, ...]
+) -> tuple[Model, tuple[CharacterRoute, ...]]:
+    """Everybody's route, and the model that films them: the default one where the model asked for can show nobody."""
+    routes = choose_routes(cast, model_takes(model))
+    if can_show(model_takes(model), routes):
+        return model, routes
+    other = ports.registry.model(ports.registry.default_video_model)
+    return other, choose_routes(cast, model_takes(other))
 
 
 def model_takes(model: Model) -> VideoModelTakes:
@@ -98,6 +114,7 @@ def model_takes(model: Model) -> VideoModelTakes:
         has_elements=model.video.elements is not None,
         has_image=model.video.image_field is not None,
         lora_base=model.base_model if takes_lora else None,
+        max_loras=model.lora.max_count if model.lora is not None else None,
     )
 
 
@@ -159,15 +176,16 @@ def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None
     plan = _resolve(ports, season_id, slot)
     if lora.character_id not in {character.character_id for character in plan.cast}:
         raise BadInput(f"Slot {number} does not show {lora.character_name}, whose LoRA {lora_id} is.")
-    model = ports.registry.model(plan.video_model)
     cast = tuple(
         character.model_copy(update={"loras": (_lora_at_render(ports, lora_id),), "is_lora_wanted": True})
         if character.character_id == lora.character_id
         else character
         for character in plan.cast
     )
-    routes = tuple(choose_route(character, model_takes(model)) for character in cast)
-    ports.renders.replan(slot.id, plan.model_copy(update={"cast": cast, "routes": routes}))
+    wanted = ports.registry.model(slot.entry.get("video_model") or ports.registry.default_video_model)
+    model, routes = _first_routes(ports, wanted, cast)
+    changes = {"cast": cast, "routes": routes, "video_model": model.key}
+    ports.renders.replan(slot.id, plan.model_copy(update=changes))
 
 
 def original_references(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
@@ -195,7 +213,18 @@ def still_orders(ports: Ports, render_id: int) -> list[tuple[list[CharacterRoute
     """Each group of preprocessed characters whose LoRAs share a base, with the order for its still. Pure."""
     render = ports.renders.get(render_id)
     plan = plan_of(ports, render)
-    return [(group, _still_order(ports, render, plan, group)) for group in group_by_base(render.routes, plan.cast)]
+    groups = group_by_base(render.routes, plan.cast, _most_loras_in_a_still(ports, plan))
+    return [(group, _still_order(ports, render, plan, group)) for group in groups]
+
+
+def _most_loras_in_a_still(ports: Ports, plan: SlotPlan) -> dict[str, int]:
+    """How many LoRAs the still model of each base takes at once, where its vendor states a limit."""
+    limits = {}
+    for base in {lora.base_model for character in plan.cast for lora in character.loras}:
+        model = ports.registry.still_model_for(base)
+        if model is not None and model.lora is not None and model.lora.max_count is not None:
+            limits[base] = model.lora.max_count
+    return limits
 
 
 def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[CharacterRoute]) -> JobOrder:
@@ -247,7 +276,9 @@ def finished_stills(ports: Ports, render_id: int) -> dict[int, BlobRef]:
 # --- falling back ---
 
 
-def fall_back(ports: Ports, render_id: int, why: str, *, from_routes: frozenset[Route], key: str | None = None) -> bool:
+def fall_back(
+    ports: Ports, render_id: int, why: str, *, from_routes: frozenset[Route], still_key: str | None = None
+) -> bool:
     """Move the characters on these routes one step down the table; False when nobody could move.
 
     With the key of a failed still only the characters of that still move: one that falls back never takes another's
@@ -256,7 +287,7 @@ def fall_back(ports: Ports, render_id: int, why: str, *, from_routes: frozenset[
     render = ports.renders.get(render_id)
     plan = plan_of(ports, render)
     cast = {character.character_id: character for character in plan.cast}
-    concerned = _concerned(ports, render_id, key)
+    concerned = _concerned(ports, render_id, still_key)
     routes: list[CharacterRoute] = []
     has_moved = False
     for route in render.routes:
@@ -268,7 +299,10 @@ def fall_back(ports: Ports, render_id: int, why: str, *, from_routes: frozenset[
             _log_route(render.slot_number, following)
             ports.renders.note(render_id, f"{following.name}: {following.reason}")
     if has_moved:
-        ports.renders.set_routes(render_id, tuple(routes), _model_for(ports, render.video_model, routes))
+        key = _model_for(ports, render.video_model, routes)
+        ports.renders.set_routes(render_id, tuple(routes), key)
+        if key != render.video_model:
+            ports.renders.note(render_id, _why_another_model(render.video_model, key))
     return has_moved
 
 
@@ -279,15 +313,16 @@ def _concerned(ports: Ports, render_id: int, key: str | None) -> set[int] | None
     for group, order in still_orders(ports, render_id):
         if order.work_key == work_key:
             return {route.character_id for route in group}
-    return None
+    return set()  # a still that is no longer wanted: nobody's route hangs on it
 
 
 def _model_for(ports: Ports, key: str, routes: list[CharacterRoute]) -> str:
     """A model that takes only LoRAs cannot show pictures: once nobody is direct any more, the default model does."""
-    takes = model_takes(ports.registry.model(key))
-    if takes.has_elements or takes.has_image or any(route.route is Route.DIRECT for route in routes):
-        return key
-    return ports.registry.default_video_model
+    return key if can_show(model_takes(ports.registry.model(key)), routes) else ports.registry.default_video_model
+
+
+def _why_another_model(wanted: str, model: str) -> str:
+    return f"{wanted} takes neither pictures nor a LoRA of anybody here: filmed with {model} instead."
 
 
 def plan_of(ports: Ports, render: Render) -> SlotPlan:
@@ -322,4 +357,4 @@ def plan_slot_stills_task(render_id: int, max_attempts: int) -> list[str]:
 @task(name="fall-back", cache_policy=NO_CACHE)
 def fall_back_task(render_id: int, why: str, from_routes: list[Route], key: str | None) -> bool:
     """Move characters one step down the table."""
-    return fall_back(open_ports(), render_id, why, from_routes=frozenset(from_routes), key=key)
+    return fall_back(open_ports(), render_id, why, from_routes=frozenset(from_routes), still_key=key)
