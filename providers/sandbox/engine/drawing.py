@@ -97,13 +97,13 @@ def _choose(lora: LoraFile, words: Words, seed: int) -> int:
             case "close":
                 fits[atom] = 1.0 if is_cut and aspect > 0.6 else 0.4 if is_cut else 0.0
             case "full" | "wide":
-                fits[atom] = 1.0 if is_whole else 0.0
+                fits[atom] = 1.2 if is_whole else 0.4 if aspect < 0.8 else 0.0
             case "medium":
                 fits[atom] = 1.0 if is_cut else 0.4
             case _:
                 fits[atom] = 0.6
-    noise = np.random.default_rng([seed, 3]).normal(0, 0.12, len(fits))
-    scores = answers + 0.4 * fits + 1.2 * lora.merit + noise - 10.0 * (lora.strengths <= 1e-3)
+    noise = np.random.default_rng([seed, 3]).normal(0, 0.1, len(fits))
+    scores = answers + 0.4 * fits + 1.8 * lora.merit + noise - 10.0 * (lora.strengths <= 1e-3)
     return int(scores.argmax())
 
 

@@ -13,7 +13,8 @@ from providers.sandbox.engine.scenes import Rgb, mix
 _SKINS: tuple[Rgb, ...] = ((245, 212, 186), (224, 178, 142), (186, 134, 98), (128, 88, 64), (250, 222, 204))
 _HAIRS: tuple[Rgb, ...] = ((52, 36, 30), (112, 72, 42), (206, 166, 92), (160, 160, 166), (148, 62, 34), (30, 30, 36))
 _CLOTHES: tuple[Rgb, ...] = (
-    (96, 122, 92), (152, 92, 76), (208, 196, 176), (72, 88, 132), (134, 134, 142), (176, 124, 140), (86, 74, 66), (120, 158, 176),
+    (96, 122, 92), (152, 92, 76), (208, 196, 176), (72, 88, 132),
+    (134, 134, 142), (176, 124, 140), (86, 74, 66), (120, 158, 176),
 )  # fmt: skip
 _FINE = 2  # drawn this many times larger, then brought down
 
@@ -46,8 +47,12 @@ def draw_passer_by(seed: int, height: int) -> Image.Image:
     hem = 5.3 if has_skirt else 4.35
     wide = 0.85 if has_skirt else 0.66
     shoulder, waist = 0.82 * u * girth, wide * u * girth
-    d.polygon([(x - shoulder, 1.85 * u), (x + shoulder, 1.85 * u), (x + waist, hem * u), (x - waist, hem * u)], fill=top)
-    d.polygon([(x + 0.25 * u, 1.85 * u), (x + shoulder, 1.85 * u), (x + waist, hem * u), (x + 0.3 * u, hem * u)], fill=shade)
+    d.polygon(
+        [(x - shoulder, 1.85 * u), (x + shoulder, 1.85 * u), (x + waist, hem * u), (x - waist, hem * u)], fill=top
+    )
+    d.polygon(
+        [(x + 0.25 * u, 1.85 * u), (x + shoulder, 1.85 * u), (x + waist, hem * u), (x + 0.3 * u, hem * u)], fill=shade
+    )
     d.rounded_rectangle([x - shoulder, 1.68 * u, x + shoulder, 2.3 * u], 0.28 * u, fill=top)
     d.rectangle([x - 0.2 * u, 1.4 * u, x + 0.2 * u, 1.78 * u], fill=mix(skin, (90, 40, 30), 0.18))
     d.ellipse([x - 0.5 * u, 0.3 * u, x + 0.5 * u, 1.55 * u], fill=skin)
@@ -55,6 +60,14 @@ def draw_passer_by(seed: int, height: int) -> Image.Image:
     for side in (-1, 1):
         eye = x + (side * 0.2 + turn) * u
         d.ellipse([eye - 0.06 * u, 0.86 * u, eye + 0.06 * u, 1.0 * u], fill=(44, 34, 34))
-        d.line([eye - 0.11 * u, 0.76 * u, eye + 0.11 * u, 0.76 * u], fill=mix(hair, (0, 0, 0), 0.3), width=round(0.05 * u))
-    d.arc([x + (turn - 0.16) * u, 1.08 * u, x + (turn + 0.16) * u, 1.3 * u], 25, 155, fill=(150, 70, 66), width=round(0.05 * u))
+        d.line(
+            [eye - 0.11 * u, 0.76 * u, eye + 0.11 * u, 0.76 * u], fill=mix(hair, (0, 0, 0), 0.3), width=round(0.05 * u)
+        )
+    d.arc(
+        [x + (turn - 0.16) * u, 1.08 * u, x + (turn + 0.16) * u, 1.3 * u],
+        25,
+        155,
+        fill=(150, 70, 66),
+        width=round(0.05 * u),
+    )
     return picture.resize((picture.width // _FINE, height), Image.Resampling.LANCZOS)

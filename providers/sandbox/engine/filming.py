@@ -17,9 +17,10 @@ from PIL import Image, ImageOps
 
 from domain.errors import JobFailed, Rejected
 from providers.sandbox.engine.drawing import mix_seed, stage_for
-from providers.sandbox.engine.picture import Floats, blur, cut_subject, find_subjects, load_rgb, resize
+from providers.sandbox.engine.picture import Bytes, Floats, blur, cut_subject, load_rgb, resize
 from providers.sandbox.engine.scenes import Scene, Words, paint_scene
 from providers.sandbox.engine.stage import Actor, Layer, Stage, compose, draw_weather, label
+from providers.sandbox.engine.subjects import find_subjects
 from providers.sandbox.engine.words import split_words
 
 _STEPPING = frozenset("walk walks walking stroll strolls run runs running chase chases dance dances dancing".split())  # noqa: SIM905
@@ -51,14 +52,15 @@ def film_image(
     """
     still = _fitted(_open(image), width, height)
     take = _take(prompt, seconds, None, width, height, frames_per_second, seed)
-    _film(_in_layers(still, take.words), take, ffmpeg, out)
+    _film(_in_layers(still, take.words), take, ffmpeg, out, is_still=True)
 
 
 def film_elements(
     *, elements: Sequence[Sequence[Path]], images: Sequence[Path], prompt: str, seconds: float, width: int, height: int,
     frames_per_second: int, seed: int, ffmpeg: str, out: Path,
 ) -> None:  # fmt: skip
-    """Set each element's subject, cut from its frontal (first) picture, into a scene, and film it.
+    """Set each element's subject, cut from its frontal (first) picture, into a scene, and film it. The element's other
+    pictures help to tell subject from background.
 
     The scene is the first of `images` where there is one, else it is painted from the prompt. Errors and repeating
     as `film_image`.
@@ -72,8 +74,8 @@ def film_elements(
     for pictures in elements:
         if not pictures:
             raise Rejected("An element came without a picture: give each element its frontal picture.")
-        frontal = _open(pictures[0])
-        cut = cut_subject(frontal, find_subjects([frontal])[0], *_ELEMENT_BOX)
+        seen = [_open(path) for path in pictures]
+        cut = cut_subject(seen[0], find_subjects(seen)[0], *_ELEMENT_BOX)
         actors.append(Actor(cut.colour, cut.matte, cut.aspect, cut.is_cut_below))
     _film(compose(take.words, take.seed, scene, actors), take, ffmpeg, out)
 
@@ -104,7 +106,7 @@ def _take(
     return _Take(count, width // 2 * 2, height // 2 * 2, frames_per_second, mix_seed(prompt, seed), words)
 
 
-def _film(stage: Stage, take: _Take, ffmpeg: str, out: Path) -> None:
+def _film(stage: Stage, take: _Take, ffmpeg: str, out: Path, *, is_still: bool = False) -> None:
     command = [
         ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", "-y",
         "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{take.width}x{take.height}", "-r", str(take.frames_per_second),
@@ -117,78 +119,107 @@ def _film(stage: Stage, take: _Take, ffmpeg: str, out: Path) -> None:
         assert encoder.stdin is not None
         assert encoder.stderr is not None
         try:
-            for frame in _frames(stage, take):
+            for frame in _frames(stage, take, is_still):
                 encoder.stdin.write(frame.tobytes())
             encoder.stdin.close()
         except BrokenPipeError:
             pass  # it ended early; its own words below say why
         said = encoder.stderr.read().decode(errors="replace").strip()
         if encoder.wait() != 0:
-            raise JobFailed(f"The sandbox could not film {out.name}: ffmpeg ended with {encoder.returncode} ({said[-300:]}).")
+            raise JobFailed(
+                f"The sandbox could not film {out.name}: ffmpeg ended with {encoder.returncode} ({said[-300:]})."
+            )
 
 
-def _frames(stage: Stage, take: _Take) -> Iterator[Image.Image]:
+def _frames(stage: Stage, take: _Take, is_still: bool) -> Iterator[Image.Image]:
     random = np.random.default_rng([take.seed, 41])
-    is_inward = bool(random.random() < 0.7)
+    # A subject parted from a still by guess moves less than one that was placed as a layer: seams would show.
+    liveliness = 0.35 if is_still else 1.0
+    is_inward = is_still or bool(random.random() < 0.7)
     aim_x, aim_y = float(random.uniform(-0.5, 0.5)), float(random.uniform(-0.35, 0.1))
-    phases = random.uniform(0, 2 * math.pi, max(1, len(stage.layers)))
-    clear = Stage(stage.background, stage.layers, "")
+    layers = [_trimmed(layer) for layer in stage.layers]
+    phases: list[float] = random.uniform(0, 2 * math.pi, 1 + max((layer.owner for layer in layers), default=0)).tolist()
     for number in range(take.frame_count):
         share = number / max(1, take.frame_count - 1)
         eased = share * share * (3 - 2 * share)
         seconds = number / take.frames_per_second
-        zoom = 1 + 0.09 * (eased if is_inward else 1 - eased)
-        frame = _seen(clear, take, zoom, aim_x * eased, aim_y * eased, seconds, share, phases)
+        camera = _Camera(1 + 0.09 * (eased if is_inward else 1 - eased), aim_x * eased, aim_y * eased)
+        # The background is far away, and so grows less than those who stand before it.
+        frame = stage.background.resize(
+            (take.width, take.height), Image.Resampling.BILINEAR, box=camera.window(take, 1 + (camera.zoom - 1) * 0.7)
+        )
+        left, top, *_ = camera.window(take, camera.zoom)
+        for layer in layers:
+            right, up, breath = _movement(layer, take, seconds, share, phases[layer.owner], liveliness)
+            at_x, at_y = layer.x + right - left, layer.y - up - top
+            _lay(frame, layer, at_x * camera.zoom, at_y * camera.zoom, camera.zoom, breath)
         if stage.weather:
             draw_weather(frame, stage.weather, seconds)
-        yield label(frame)
+        # A still that we drew carries its label already, and another's is not ours to write into.
+        yield frame if is_still else label(frame)
 
 
-def _seen(
-    stage: Stage, take: _Take, zoom: float, aim_x: float, aim_y: float, seconds: float, share: float, phases: Floats
-) -> Image.Image:
-    """One frame: the background through a travelling window, each layer nearer and so moving a little more."""
-    width, height = take.width, take.height
-    far = 1 + (zoom - 1) * 0.7
-    room_x, room_y = (width - width / far) / 2, (height - height / far) / 2
-    left, top = room_x * (1 + aim_x), room_y * (1 + aim_y)
-    frame = stage.background.resize(
-        (width, height), Image.Resampling.BILINEAR, box=(left, top, left + width / far, top + height / far)
-    )
-    near_x, near_y = (width - width / zoom) / 2 * (1 + aim_x), (height - height / zoom) / 2 * (1 + aim_y)
+@dataclass(frozen=True)
+class _Camera:
+    """Where the camera looks: enlarged `zoom` times, aimed -1 … 1 of the way to the edges that this leaves."""
+
+    zoom: float
+    aim_x: float
+    aim_y: float
+
+    def window(self, take: _Take, zoom: float) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of what is seen, px."""
+        left = (take.width - take.width / zoom) / 2 * (1 + self.aim_x)
+        top = (take.height - take.height / zoom) / 2 * (1 + self.aim_y)
+        return left, top, left + take.width / zoom, top + take.height / zoom
+
+
+def _movement(
+    layer: Layer, take: _Take, seconds: float, share: float, phase: float, liveliness: float
+) -> tuple[float, float, float]:
+    """How far a layer has gone to the right and up (px), and how much taller it breathes; none at the first frame."""
     is_stepping, is_running = bool(take.words & _STEPPING), bool(take.words & _RUNNING)
-    for number, layer in enumerate(stage.layers):
-        # A shadow goes with the subject that follows it, hence the phase by pairs from the end.
-        phase = float(phases[0 if len(stage.layers) <= 2 else number // 2])
-        pace = 9.0 if is_running else 5.5 if is_stepping else 1.5
-        reach = layer.picture.height
-        sway = math.sin(pace / 2 * seconds + phase) - math.sin(phase)
-        lift = (abs(math.sin(pace / 2 * seconds + phase)) - abs(math.sin(phase))) if is_stepping else 0.0
-        drift = (share - 0.0) * width * (0.06 if is_running else 0.035) * (1 if math.cos(phase) > 0 else -1)
-        x = layer.x + sway * reach * 0.006 + (drift if is_stepping else 0.0)
-        y = layer.y - (0.0 if layer.is_shadow else lift * reach * 0.016)
-        breath = 1 + (0.0 if layer.is_shadow else 0.006 * (math.sin(2.2 * seconds + phase) - math.sin(phase)))
-        _lay(frame, layer, (x - near_x) * zoom, (y - near_y) * zoom, zoom, breath)
-    return frame
+    beat = (4.5 if is_running else 2.75 if is_stepping else 0.75) * seconds + phase
+    reach = layer.picture.height * liveliness
+    right = 0.006 * reach * (math.sin(beat) - math.sin(phase))
+    up = 0.0
+    if is_stepping:
+        direction = 1 if math.cos(phase) > 0 else -1
+        right += direction * share * liveliness * take.width * (0.06 if is_running else 0.035)
+        up = 0.016 * reach * (abs(math.sin(beat)) - abs(math.sin(phase)))
+    if layer.is_shadow:
+        return right, 0.0, 1.0
+    if layer.y + layer.picture.height >= take.height:
+        up = min(0.0, up)  # cropped by the frame's edge: lifting it would show the cut
+    return right, up, 1 + 0.006 * liveliness * (math.sin(2.2 * seconds + phase) - math.sin(phase))
+
+
+def _trimmed(layer: Layer) -> Layer:
+    """The layer without its empty margins, but with two clear pixels around, so that it can lie between pixels."""
+    box = layer.mask.getbbox() or (0, 0, 1, 1)
+    size = (box[2] - box[0] + 4, box[3] - box[1] + 4)
+    mask = Image.new("L", size)
+    mask.paste(layer.mask.crop(box), (2, 2))
+    picture = layer.picture.crop((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2))
+    return Layer(picture, mask, layer.x + box[0] - 2, layer.y + box[1] - 2, layer.owner, layer.is_shadow)
 
 
 def _lay(frame: Image.Image, layer: Layer, x: float, y: float, zoom: float, breath: float) -> None:
     """Paste a layer at a place between pixels: enlarged by `zoom`, `breath` taller with its foot kept."""
     wide, high = layer.picture.width * zoom, layer.picture.height * zoom * breath
     y -= layer.picture.height * zoom * (breath - 1)
-    left, top = max(0, math.floor(x)), max(0, math.floor(y))
-    right, bottom = min(frame.width, math.ceil(x + wide)), min(frame.height, math.ceil(y + high))
+    left, top = max(0, math.ceil(x)), max(0, math.ceil(y))
+    right, bottom = min(frame.width, math.floor(x + wide)), min(frame.height, math.floor(y + high))
     if right <= left or bottom <= top:
         return
-    size = (right - left, bottom - top)
     across, down = layer.picture.width / wide, layer.picture.height / high
-    data = (across, 0.0, (left - x) * across, 0.0, down, (top - y) * down)
-    picture = layer.picture.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-    mask = layer.mask.transform(size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-    frame.paste(picture, (left, top), mask)
+    box = ((left - x) * across, (top - y) * down, (right - x) * across, (bottom - y) * down)
+    size = (right - left, bottom - top)
+    picture = layer.picture.resize(size, Image.Resampling.BILINEAR, box=box)
+    frame.paste(picture, (left, top), layer.mask.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
-def _in_layers(still: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], words: Words) -> Stage:
+def _in_layers(still: Bytes, words: Words) -> Stage:
     """Part a still into its subject and a background filled in behind it; one layer where no subject stands out."""
     height, width = still.shape[:2]
     weather = "rain" if words & {"rain", "rainy", "raining"} else "snow" if words & {"snow", "snowing"} else ""
@@ -207,9 +238,7 @@ def _in_layers(still: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], words: Wo
     return Stage(Image.fromarray(background), (layer,), weather)
 
 
-def _filled_in(
-    still: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], likelihood: Floats
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _filled_in(still: Bytes, likelihood: Floats) -> Bytes:
     """The still with its subject painted over by what lies around it, near first, then farther."""
     rows, columns = likelihood.shape
     small = np.asarray(Image.fromarray(still).resize((columns, rows)), dtype=np.float32)
@@ -225,16 +254,17 @@ def _filled_in(
     height, width = still.shape[:2]
     cover = resize(1 - known, width, height)[..., None].clip(0, 1)
     mixed = still * (1 - cover) + resize(filled, width, height) * cover
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    covered: Bytes = np.clip(mixed, 0, 255).astype(np.uint8)
+    return covered
 
 
-def _open(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _open(path: Path) -> Bytes:
     try:
         return load_rgb(path, 2048)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise Rejected(f"The picture {path.name} cannot be read ({error}): send a JPEG, PNG or WebP.") from error
 
 
-def _fitted(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _fitted(image: Bytes, width: int, height: int) -> Bytes:
     size = (width // 2 * 2, height // 2 * 2)
     return np.asarray(ImageOps.fit(Image.fromarray(image), size, Image.Resampling.BICUBIC))

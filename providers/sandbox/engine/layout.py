@@ -10,13 +10,13 @@ and reads the prompt's direction. Names and sizes: shared/reference/runpod_train
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from domain.errors import Rejected
 from providers.sandbox.engine.picture import Cutout, Floats, resize
@@ -103,7 +103,7 @@ def write_signal(layout: Layout, cutout: Cutout) -> Floats:
     """A cut-out of the layout's size as one signal of `layout.signal_length` values."""
     matte = resize(cutout.matte, layout.width // 2, layout.height // 2)
     merit = cutout.cleanness * (0.4 + 0.6 * cutout.detail)
-    facts = np.float32([1.0, cutout.aspect, cutout.is_cut_below, cutout.is_cut_aside, merit, 0.0])
+    facts = np.asarray([1.0, cutout.aspect, cutout.is_cut_below, cutout.is_cut_aside, merit, 0.0], np.float32)
     return np.concatenate([cutout.colour.ravel(), matte.ravel(), facts]).astype(np.float32)
 
 
@@ -137,14 +137,35 @@ def write_lora(
     grid = dealt.reshape(rank, layout.hidden, count)
     random = np.random.default_rng(seed)
     reach = 2 / np.sqrt(layout.hidden)  # uniform ±1/√in, the usual start of A
-    tensors: dict[str, NDArray[np.float16]] = {}
-    for number, module in enumerate(layout.modules):
-        start = (random.random((rank, layout.hidden), dtype=np.float32) - np.float32(0.5)) * np.float32(reach)
-        tensors[f"{module}.lora_A.weight"] = (codes + noise_share[:, None] * start).astype(np.float16)
-        tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(grid[:, :, number].T)
+    with_a, with_b = (rank, layout.hidden), (layout.hidden, rank)
+    names = [
+        (f"{module}.{part}.weight", shape)
+        for module in layout.modules
+        for part, shape in (("lora_A", with_a), ("lora_B", with_b))
+    ]
     unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata=metadata)
+    with unfinished.open("wb") as out:
+        out.write(_header(names, metadata))
+        for number in range(count):
+            start = (random.random((rank, layout.hidden), dtype=np.float32) - np.float32(0.5)) * np.float32(reach)
+            out.write((codes + noise_share[:, None] * start).astype("<f2").tobytes())
+            out.write(grid[:, :, number].T.astype("<f2").tobytes())
     unfinished.replace(path)
+
+
+def _header(names: list[tuple[str, tuple[int, int]]], metadata: dict[str, str]) -> bytes:
+    """A safetensors header (length, JSON, padding) for fp16 tensors lying one after another.
+
+    Written by hand because the library orders metadata at random, and equal trainings shall give equal bytes.
+    """
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
+    for name, shape in names:
+        begin, end = end, end + 2 * shape[0] * shape[1]
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def read_lora(path: Path, base: str) -> LoraFile:

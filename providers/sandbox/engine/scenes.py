@@ -40,10 +40,18 @@ class Scene:
 
 
 _NIGHT = Mood(((13, 17, 43), (62, 56, 110)), (26, 28, 52), (0.90, 0.93, 1.06), (120, 170, 255), (255, 190, 110), True)
-_DAY = Mood(((104, 170, 222), (226, 239, 242)), (150, 158, 150), (1.0, 1.0, 1.0), (255, 250, 230), (255, 255, 240), False)
-_DUSK = Mood(((66, 58, 112), (246, 164, 104)), (74, 62, 84), (1.04, 0.97, 0.92), (255, 180, 110), (255, 214, 150), False)
-_DAWN = Mood(((126, 152, 204), (252, 212, 172)), (132, 126, 132), (1.03, 1.0, 0.96), (255, 220, 180), (255, 232, 190), False)
-_GREY = Mood(((92, 108, 124), (182, 192, 198)), (96, 104, 110), (0.96, 0.98, 1.0), (210, 225, 235), (250, 236, 200), False)
+_DAY = Mood(
+    ((104, 170, 222), (226, 239, 242)), (150, 158, 150), (1.0, 1.0, 1.0), (255, 250, 230), (255, 255, 240), False
+)
+_DUSK = Mood(
+    ((66, 58, 112), (246, 164, 104)), (74, 62, 84), (1.04, 0.97, 0.92), (255, 180, 110), (255, 214, 150), False
+)
+_DAWN = Mood(
+    ((126, 152, 204), (252, 212, 172)), (132, 126, 132), (1.03, 1.0, 0.96), (255, 220, 180), (255, 232, 190), False
+)
+_GREY = Mood(
+    ((92, 108, 124), (182, 192, 198)), (96, 104, 110), (0.96, 0.98, 1.0), (210, 225, 235), (250, 236, 200), False
+)
 
 _MOODS: tuple[tuple[str, Mood], ...] = (
     ("night midnight moonlight neon noir dark", _NIGHT),
@@ -84,7 +92,9 @@ class _Canvas:
     ) -> None:
         self.width, self.height, self.mood, self.words, self.random = width, height, mood, words, random
         self.horizon = round(height * horizon)
-        self.picture = gradient(width, height, [(0.0, mood.sky[0]), (max(0.05, horizon), mood.sky[1]), (1.0, mood.sky[1])])
+        self.picture = gradient(
+            width, height, [(0.0, mood.sky[0]), (max(0.05, horizon), mood.sky[1]), (1.0, mood.sky[1])]
+        )
         self.light = Image.new("RGB", (width, height))
         self.draw, self.glow = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.light)
 
@@ -106,7 +116,9 @@ class _Canvas:
         """Lay the upper part, mirrored and smeared, over the ground: water or a wet street."""
         rows = min(self.height - self.horizon, self.horizon)
         above = Image.blend(self.picture, ImageChops.add(self.picture, self.light), 0.8)
-        mirrored = above.crop((0, self.horizon - rows, self.width, self.horizon)).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        mirrored = above.crop((0, self.horizon - rows, self.width, self.horizon)).transpose(
+            Image.Transpose.FLIP_TOP_BOTTOM
+        )
         smeared = mirrored.resize((self.width, max(1, rows // 10))).resize((self.width, rows), Image.Resampling.BICUBIC)
         box = (0, self.horizon, self.width, self.horizon + rows)
         self.picture.paste(Image.blend(self.picture.crop(box), smeared, strength), box)
@@ -164,11 +176,11 @@ def _skyline(c: _Canvas, tallest: float, depth: float, has_windows: bool) -> Non
         if c.uniform(0, 1) < 0.3:
             c.draw.rectangle([x + wide * 0.4, c.horizon - tall * 1.12, x + wide * 0.5, c.horizon - tall], fill=tone)
         if has_windows:
-            _windows(c, x, c.horizon - tall, wide, tall, tone)
+            _windows(c, x, c.horizon - tall, wide, tone)
         x += wide * c.uniform(0.85, 1.2)
 
 
-def _windows(c: _Canvas, x: float, top: float, wide: float, tall: float, tone: Rgb) -> None:
+def _windows(c: _Canvas, x: float, top: float, wide: float, tone: Rgb) -> None:
     step = max(4.0, c.width * 0.017)
     for row in np.arange(top + step * 0.6, c.horizon - step, step):
         for column in np.arange(x + step * 0.4, x + wide - step * 0.6, step):
@@ -217,7 +229,9 @@ def _pier(c: _Canvas) -> None:
     back, front, middle = c.horizon + (c.height - c.horizon) * 0.34, float(c.height), c.width / 2
     c.draw.polygon([(0, back + 6), (c.width, back + 6), (c.width, front), (0, front)], fill=wood)
     for k in range(-14, 15):
-        c.draw.line([middle + k * c.width * 0.06, back + 6, middle + k * c.width * 0.2, front], fill=mix(wood, (0, 0, 0), 0.22))
+        c.draw.line(
+            [middle + k * c.width * 0.06, back + 6, middle + k * c.width * 0.2, front], fill=mix(wood, (0, 0, 0), 0.22)
+        )
     c.draw.rectangle([0, back, c.width, back + 6], fill=mix(wood, (255, 255, 255), 0.12))
     for k in range(7):
         x = c.width * (k + 0.5) / 7
@@ -237,7 +251,9 @@ def _street(c: _Canvas) -> None:
     middle = c.width / 2
     for side in (-1, 1):
         line = mix(c.mood.ground, (255, 255, 255), 0.16)
-        c.draw.line([middle + side * c.width * 0.22, c.horizon, middle + side * c.width * 0.8, c.height], fill=line, width=3)
+        c.draw.line(
+            [middle + side * c.width * 0.22, c.horizon, middle + side * c.width * 0.8, c.height], fill=line, width=3
+        )
     _lamps(c, 4)
 
 
@@ -269,7 +285,9 @@ def _hills(c: _Canvas) -> None:
 
 
 def _room(c: _Canvas) -> None:
-    wall = mix(c.pick(((176, 128, 92), (122, 138, 132), (150, 110, 110), (168, 146, 104))), (30, 26, 44), 0.45 * c.mood.is_dark)
+    wall = mix(
+        c.pick(((176, 128, 92), (122, 138, 132), (150, 110, 110), (168, 146, 104))), (30, 26, 44), 0.45 * c.mood.is_dark
+    )
     c.picture.paste(gradient(c.width, c.height, [(0, mix(wall, (0, 0, 0), 0.15)), (1, wall)]))
     count = 3
     for k in range(count):
@@ -277,7 +295,9 @@ def _room(c: _Canvas) -> None:
         top, tall = c.horizon * 0.16, c.horizon * 0.52
         frame = mix(wall, (40, 26, 20), 0.5)
         c.draw.rectangle([left - 4, top - 4, left + wide + 4, top + tall + 4], fill=frame)
-        c.picture.paste(gradient(round(wide), round(tall), [(0, c.mood.sky[0]), (1, c.mood.sky[1])]), (round(left), round(top)))
+        c.picture.paste(
+            gradient(round(wide), round(tall), [(0, c.mood.sky[0]), (1, c.mood.sky[1])]), (round(left), round(top))
+        )
         c.draw.line([left + wide / 2, top, left + wide / 2, top + tall], fill=frame, width=3)
     c.draw.rectangle([0, c.horizon * 0.82, c.width, c.horizon], fill=mix(wall, (60, 36, 24), 0.4))
     floor = mix(wall, (70, 44, 30), 0.6)
@@ -295,14 +315,28 @@ def _backdrop(c: _Canvas) -> None:
         tone = (214, 214, 212)
     if c.mood.is_dark or c.words & {"dramatic", "moody"}:
         tone = mix(tone, (16, 18, 30), 0.6)
-    c.picture.paste(gradient(c.width, c.height, [(0, mix(tone, (0, 0, 0), 0.16)), (0.6, mix(tone, (255, 255, 255), 0.2)), (1, tone)]))
+    c.picture.paste(
+        gradient(
+            c.width, c.height, [(0, mix(tone, (0, 0, 0), 0.16)), (0.6, mix(tone, (255, 255, 255), 0.2)), (1, tone)]
+        )
+    )
     for _ in range(7):
         radius = c.width * c.uniform(0.04, 0.1)
-        c.disc(c.uniform(0, c.width), c.uniform(0, c.height * 0.7), radius, mix((0, 0, 0), c.mood.glow, 0.045), is_light=True)
+        c.disc(
+            c.uniform(0, c.width),
+            c.uniform(0, c.height * 0.7),
+            radius,
+            mix((0, 0, 0), c.mood.glow, 0.045),
+            is_light=True,
+        )
 
 
 _PLACES: tuple[tuple[str, Callable[[_Canvas], None], float], ...] = (
-    ("room interior indoors indoor office tram cafe bar kitchen cabin train bedroom house inside restaurant", _room, 0.74),
+    (
+        "room interior indoors indoor office tram cafe bar kitchen cabin train bedroom house inside restaurant",
+        _room,
+        0.74,
+    ),
     ("pier harbor harbour sea beach dock boat ocean quay lighthouse port bridge river lake ship", _pier, 0.5),
     ("forest wood woods park garden trees jungle", _forest, 0.66),
     ("mountain mountains field hill hills desert meadow countryside cliff road", _hills, 0.68),

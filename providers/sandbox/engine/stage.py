@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from providers.sandbox.engine import LABEL
 from providers.sandbox.engine.figures import draw_passer_by
-from providers.sandbox.engine.picture import Floats, blur, resize
+from providers.sandbox.engine.picture import Bytes, Floats, blur, resize
 from providers.sandbox.engine.scenes import Mood, Scene, Words
 
 _CLOSE = frozenset("close closeup portrait headshot face expression emotion selfie".split())  # noqa: SIM905
 _MEDIUM = frozenset("bust waist medium half upper cowboy".split())  # noqa: SIM905
-_FULL = frozenset("full standing stands walking walks running runs jumping dancing action head-to-toe".split())  # noqa: SIM905
+_FULL = frozenset("full standing stands walking walks running runs jumping dancing action".split())  # noqa: SIM905
 _WIDE = frozenset("wide distance distant aerial establishing far".split())  # noqa: SIM905
 _ASIDE = frozenset("profile side sideways".split())  # noqa: SIM905
 _TURNED = frozenset("three quarter threequarter 34".split())  # noqa: SIM905
@@ -38,12 +38,16 @@ class Actor:
 
 @dataclass(frozen=True)
 class Layer:
-    """Something standing before the background: its colours, its mask, where its top left corner lies (px)."""
+    """Something standing before the background: its colours, its mask, where its top left corner lies (px).
+
+    Layers of one `owner` (a subject, its shadow, the passer-by showing through it) move together.
+    """
 
     picture: Image.Image
     mask: Image.Image
     x: float
     y: float
+    owner: int = 0
     is_shadow: bool = False
 
 
@@ -88,7 +92,8 @@ def compose(words: Words, seed: int, scene: Scene, actors: Sequence[Actor]) -> S
         is_flipped = bool(random.random() < 0.5)
         for one in (passer_by, actor):
             if one is not None:
-                layers += _place(one, words, scene, middle, count, is_flipped, float(random.uniform(-1, 1)))
+                placed = _place(one, words, scene, middle, count, is_flipped, float(random.uniform(-1, 1)))
+                layers += [replace(layer, owner=number) for layer in placed]
     return Stage(scene.picture, tuple(layers), scene.weather)
 
 
@@ -120,7 +125,11 @@ def draw_weather(picture: Image.Image, weather: str, at_seconds: float) -> None:
         across = x * width * 1.1 - 0.05 * width
         if weather == "rain":
             long = height * (0.03 + 0.035 * near)
-            draw.line([across, fallen, across - long * 0.16, fallen + long], fill=(214, 226, 240, 50 + round(50 * near)), width=1 + (height > 900))
+            draw.line(
+                [across, fallen, across - long * 0.16, fallen + long],
+                fill=(214, 226, 240, 50 + round(50 * near)),
+                width=1 + (height > 900),
+            )
         else:
             radius = height * (0.002 + 0.004 * near)
             across += np.sin(at_seconds + 6 * x) * width * 0.01
@@ -196,7 +205,7 @@ def _render(actor: Actor, wide: int, high: int, is_flipped: bool, mood: Mood) ->
     return lit, Image.fromarray((edge * (255 * min(1.0, actor.opacity))).astype(np.uint8))
 
 
-def _light(colours: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], edge: Floats, mood: Mood) -> Image.Image:
+def _light(colours: Bytes, edge: Floats, mood: Mood) -> Image.Image:
     """Tint by the time of day, darken a little towards the feet, and let the back light catch one edge."""
     fall = np.linspace(1.03, 0.93 if mood.is_dark else 0.97, colours.shape[0], dtype=np.float32)
     tint = np.asarray(mood.tint, dtype=np.float32) * np.float32(0.95 if mood.is_dark else 1.0)
@@ -214,4 +223,6 @@ def _shadow(wide: int, high: int, left: float, upper: float, opacity: float) -> 
     mask = Image.new("L", (wide + 4 * flat, 4 * flat))
     ImageDraw.Draw(mask).ellipse([2.4 * flat, 1.3 * flat, wide + 1.6 * flat, 2.7 * flat], fill=round(120 * opacity))
     soft = mask.filter(ImageFilter.GaussianBlur(flat * 0.55))
-    return Layer(Image.new("RGB", mask.size, (10, 10, 22)), soft, left - 2 * flat, upper + high - 2.4 * flat, True)
+    return Layer(
+        Image.new("RGB", mask.size, (10, 10, 22)), soft, left - 2 * flat, upper + high - 2.4 * flat, is_shadow=True
+    )

@@ -18,8 +18,8 @@ Vector = NDArray[np.float32]
 ALWAYS = "<always>"
 """Stands in every prompt; a LoRA trained without a trigger word hangs on it, and so is never off."""
 
-_ANCHOR_SHARE = 0.9  # of a caption's length that is the trigger's; the rest is shared by the other words
-_EMPTY_WORDS = frozenset("a an and as at by for from in into is it of on or the to with".split())
+_ANCHOR_SHARE = 0.93  # of a caption's length that is the trigger's; the rest is shared by the other words
+_EMPTY_WORDS = frozenset("a an and as at by for from in into is it of on or the to with".split())  # noqa: SIM905 a text reads better
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def answer_to(prompt: str, learned: Vector) -> float:
     words = (ALWAYS, *split_words(prompt))
     held = [float(word_direction(word, learned.size) @ learned) for word in words]
     called = float(np.sqrt(sum(h * h for h in held if h > 0.3)))
-    ramp = min(1.0, max(0.0, (called - 0.45) / 0.3))
+    ramp = min(1.0, max(0.0, (called - 0.3) / 0.4))
     return ramp * ramp * (3 - 2 * ramp)
 
 
