@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
+_SIGN = r"(?<![A-Za-z0-9_])@"
+"""Not inside an address like `a@b`; scripts that write no spaces may have a letter before it."""
+
+
 @dataclass(frozen=True)
 class Mention:
     """A character named in a prompt, at `[start, end)` including the `@`."""
@@ -24,7 +28,7 @@ def find_mentions(prompt: str, names: Sequence[str]) -> list[Mention]:
     """
     by_length = sorted(names, key=len, reverse=True)
     mentions = []
-    for sign in re.finditer(r"(?<!\w)@", prompt):
+    for sign in re.finditer(_SIGN, prompt):
         for name in by_length:
             end = sign.end() + len(name)
             if prompt[sign.end() : end].casefold() == name.casefold() and not _goes_on(prompt, end):
@@ -41,7 +45,7 @@ def _goes_on(text: str, at: int) -> bool:
 def unknown_mentions(prompt: str, names: Sequence[str]) -> list[str]:
     """The `@word`s that name nobody (an address like `a@b` is no mention)."""
     known = {mention.start for mention in find_mentions(prompt, names)}
-    return [m.group(0) for m in re.finditer(r"(?<!\w)@\w[\w’-]*", prompt) if m.start() not in known]
+    return [m.group(0) for m in re.finditer(_SIGN + r"\w[\w’-]*", prompt) if m.start() not in known]
 
 
 def mentioned_names(prompt: str, names: Sequence[str]) -> tuple[str, ...]:
