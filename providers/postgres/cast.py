@@ -86,6 +86,11 @@ class CastTable(Table):
         row = self._one(f"{_SET} WHERE character_id = %s ORDER BY id DESC LIMIT 1", (character_id,))
         return _training_set(row) if row else None
 
+    def training_set_of(self, character_id: int, digest: str) -> int | None:
+        """The id of the set made of this very material, if there is one."""
+        row = self._one("SELECT id FROM training_sets WHERE character_id = %s AND digest = %s", (character_id, digest))
+        return int(row["id"]) if row else None
+
     def keep_training_set(
         self,
         character_id: int,
@@ -106,9 +111,9 @@ class CastTable(Table):
                VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (character_id, digest) DO NOTHING""",
             (character_id, digest, zip_sha256, Jsonb(manifest), len(trained), len(held_out), list(warnings)),
         )
-        row = self._one("SELECT id FROM training_sets WHERE character_id = %s AND digest = %s", (character_id, digest))
-        assert row is not None
-        return int(row["id"])
+        set_id = self.training_set_of(character_id, digest)
+        assert set_id is not None
+        return set_id
 
 
 def _training_set(row: dict[str, object]) -> TrainingSet:
