@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-
 _SIGN = r"(?<![A-Za-z0-9_])@"
 """Not inside an address like `a@b`; scripts that write no spaces may have a letter before it."""
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from prefect.runtime import flow_run
 from domain import errors
 from domain.costs import FREE, job_cost
 from domain.errors import (
+    BadInput,
     JobFailed,
     NotConfigured,
     OnModelError,
@@ -147,7 +148,7 @@ def _is_due(ports: Ports, job: ProviderJob) -> bool:
 def _submit_once(ports: Ports, job: ProviderJob) -> None:
     vendor = ports.vendor(job.request.vendor)
     url_of = {ref.sha256: _vendor_url(ports, vendor, job.request.vendor, ref) for ref in job.request.blobs()}
-    if not ports.ledger.claim(job.key):
+    if not ports.ledger.claim(job.key, ports.clock.now()):
         return
     try:
         ids = vendor.submit(job.request, url_of)
@@ -170,7 +171,14 @@ def _submit_once(ports: Ports, job: ProviderJob) -> None:
     except SubmissionUnknown as lost:
         ports.ledger.lose(job.key, lost.message)
         return
-    ports.ledger.submitted(job.key, ids)
+    try:
+        ports.ledger.submitted(job.key, ids)
+    except Exception:
+        # Paid work without a row to find it by: the log is the last place that can still name it.
+        log.critical(
+            "%s: %s accepted request %s, which could not be stored", job.key, job.request.vendor, ids.request_id
+        )
+        raise
 
 
 def _wait_before_again(ports: Ports, job: ProviderJob, refusal: Retryable, refusals: int) -> None:
@@ -269,11 +277,14 @@ def _keep(ports: Ports, vendor: Vendor, job: ProviderJob, file: OutputFile) -> K
                 ports.media.load_image(path)
             elif file.role == "video":
                 ports.media.probe_clip(path)
-        except OnModelError as problem:
-            raise JobFailed(f"{_title(job)}: the {file.role} from {job.request.vendor} does not decode.") from problem
+        except BadInput as problem:
+            raise JobFailed(
+                f"{_title(job)}: the {file.role} from {job.request.vendor} cannot be used ({problem.message})."
+            ) from problem
         media_type = file.content_type or "application/octet-stream"
         sha256 = ports.blobs.put_file(path, media_type)
-    name = file.file_name or f"{file.role}{_suffix(file)}"
+    # A vendor's word, which later becomes a file name again: only its last part counts.
+    name = PurePosixPath((file.file_name or "").replace("\\", "/")).name or f"{file.role}{_suffix(file)}"
     return KeptFile(role=file.role, sha256=sha256, media_type=media_type, file_name=name, url=file.url)
 
 
@@ -302,7 +313,7 @@ def _title(job: ProviderJob) -> str:
 def _suffix(file: OutputFile) -> str:
     name = file.file_name or file.url.split("?")[0]
     suffix = Path(name).suffix
-    return suffix if suffix.isascii() and len(suffix) <= 12 else ""
+    return suffix if suffix.isascii() and suffix[1:].isalnum() and len(suffix) <= 12 else ""
 
 
 def _is_worth_repeating(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -351,7 +362,9 @@ class _TrainingProgress:
         whom = open_ports().cast.get(job.character_id).name if job.character_id else job.api_name
         log.info("%s: %d %% trained", whom, 100 * share)
         if self._artifact is None:
-            created = create_progress_artifact(100 * share, key=f"job-{job.key[:12]}", description=f"{whom}, {job.api_name}")
+            created = create_progress_artifact(
+                100 * share, key=f"job-{job.key[:12]}", description=f"{whom}, {job.api_name}"
+            )
             assert isinstance(created, UUID)
             self._artifact = created
         else:

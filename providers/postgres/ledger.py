@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, OperationalError
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from domain.costs import CostEntry
 from domain.errors import OverBudget
-from domain.jobs import JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds, VendorRequest
+from domain.jobs import LEGAL_EDGES, JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds, VendorRequest
 from providers.postgres.rows import Table
 
 _COLUMNS = """key, work_key, attempt, season_id, slot_number, character_id, stage, operation, api_name, model_key,
@@ -107,6 +107,7 @@ class Ledger(Table):
             )
             .fetchall()
         )
+        assert budgets, f"season {order.season_id} has no budget"
         for budget in budgets:
             committed = budget["reserved_usd"] + budget["spent_usd"]
             if committed + order.ceiling_usd > budget["limit_usd"]:
@@ -125,13 +126,16 @@ class Ledger(Table):
 
     # --- (b) … (e) moving along the legal edges ---
 
-    def claim(self, key: str) -> bool:
-        """Mark a planned job as being submitted by us; False when somebody else has it or its time has not come."""
+    def claim(self, key: str, now: datetime) -> bool:
+        """Mark a planned job as being submitted by us; False when somebody else has it or its time has not come.
+
+        `now` is the caller's clock, the same that set the time: two machines' clocks are never compared.
+        """
         with self._database.transaction() as db:
             claimed = db.execute(
                 """UPDATE provider_jobs SET state = 'submitting', heartbeat_at = now()
-                   WHERE key = %s AND state = 'planned' AND (not_before IS NULL OR not_before <= now())""",
-                (key,),
+                   WHERE key = %s AND state = 'planned' AND (not_before IS NULL OR not_before <= %s)""",
+                (key, now),
             ).rowcount
             if claimed:
                 _event(db, key, JobState.PLANNED, JobState.SUBMITTING, "")
@@ -157,8 +161,14 @@ class Ledger(Table):
         self._move(key, JobState.PLANNED, why, "not_before = %(not_before)s", {"not_before": not_before})
 
     def lose(self, key: str, why: str) -> None:
-        """The answer to the submit is lost: the row keeps its reservation and waits for a person."""
-        self._move(key, JobState.SUBMISSION_UNKNOWN, why, *_error("SubmissionUnknown", why))
+        """The answer to the submit is lost: the row keeps its reservation and waits for a person.
+
+        Nothing happens to a row that is no longer being submitted: its answer came after all.
+        """
+        assignments, values = _error("SubmissionUnknown", why)
+        with self._database.transaction() as db:
+            if _state(db, key) is JobState.SUBMITTING:
+                self._move_in(db, key, JobState.SUBMISSION_UNKNOWN, why, assignments, values)
 
     def beat(self, key: str, *, is_running: bool, progress: float | None) -> None:
         """Note a look at the job; the first that sees it run moves it to running."""
@@ -205,7 +215,7 @@ class Ledger(Table):
                 "RETURNING budget_id, amount_usd",
                 (key,),
             ).fetchall()
-            for budget_id, amount_usd in released:
+            for budget_id, amount_usd in sorted(released):
                 db.execute(
                     "UPDATE budgets SET reserved_usd = reserved_usd - %s, spent_usd = spent_usd + %s WHERE id = %s",
                     (amount_usd, entry.amount_usd, budget_id),
@@ -221,11 +231,10 @@ class Ledger(Table):
     def _move_in(
         self, db: Connection[Any], key: str, to: JobState, detail: str, assignments: str, values: dict[str, Any]
     ) -> bool:
-        row = db.execute("SELECT state FROM provider_jobs WHERE key = %s FOR UPDATE", (key,)).fetchone()
-        assert row is not None, key
-        was = JobState(row[0])
+        was = _state(db, key)
         if was is to:
             return False
+        assert to in LEGAL_EDGES[was], f"job {key} cannot go from {was} to {to}"
         sets = "state = %(to)s" + (", " + assignments if assignments else "")
         db.execute(f"UPDATE provider_jobs SET {sets} WHERE key = %(key)s", {**values, "to": to, "key": key})
         _event(db, key, was, to, detail)
@@ -243,7 +252,9 @@ class Ledger(Table):
                 yield bool(row[0])
             finally:
                 if row[0]:
-                    db.execute("SELECT pg_advisory_unlock(%s)", (_lock_number(key),))
+                    # Where the connection is gone, so is its lock; what happened meanwhile must not be hidden by that.
+                    with suppress(OperationalError):
+                        db.execute("SELECT pg_advisory_unlock(%s)", (_lock_number(key),))
 
     # --- uploads and costs ---
 
@@ -283,6 +294,13 @@ class Ledger(Table):
         row = self._one("SELECT limit_usd, reserved_usd, spent_usd FROM budgets WHERE season_id = %s", (season_id,))
         assert row is not None, season_id
         return row["limit_usd"], row["reserved_usd"], row["spent_usd"]
+
+
+def _state(db: Connection[Any], key: str) -> JobState:
+    """Where the job stands, held still until the transaction ends."""
+    row = db.execute("SELECT state FROM provider_jobs WHERE key = %s FOR UPDATE", (key,)).fetchone()
+    assert row is not None, key
+    return JobState(row[0])
 
 
 def _error(error_class: str, message: str) -> tuple[str, dict[str, Any]]:
