@@ -22,7 +22,7 @@ check: install ## format, lint, types, import fences, unit and contract tests: u
 	@$(RUN) ruff format --check --quiet $(PYTHON_FILES)
 	@$(RUN) ruff check --quiet $(PYTHON_FILES)
 	@$(RUN) mypy
-	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/lint-imports
 	@$(RUN) pytest -n 2 --dist worksteal -q tests/unit tests/contract
 
 format: install ## put every Python file into the house's form
