@@ -27,7 +27,6 @@ class Settings(Record):
     fal_key: SecretStr | None = None
     prefect_api_url: str | None = None
     sandbox_faults: str | None = None
-    sandbox_url: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -54,7 +53,6 @@ class Settings(Record):
             fal_key=SecretStr(fal_key) if fal_key else None,
             prefect_api_url=env.get("PREFECT_API_URL") or None,
             sandbox_faults=env.get("ONMODEL_SANDBOX_FAULTS") or None,
-            sandbox_url=env.get("ONMODEL_SANDBOX_URL") or None,
         )
 
 

@@ -73,8 +73,8 @@ class Ports:
             assert self.embedded_server is not None
             url = self.embedded_server.url
         database = Database.open(url)
-        if run_migrations(database):
-            keep_models(database, self.registry)
+        run_migrations(database)
+        keep_models(database, self.registry)
         return database
 
     @cached_property
