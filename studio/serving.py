@@ -43,8 +43,8 @@ def serve_forever(port: int) -> int:
         children.append(_start(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environ, log))
         _wait_until_healthy(api_url, children[0], log, is_over)
         if not is_over.is_set():
-            _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environ)
-            _prefect(["--no-prompt", "deploy", "--all"], environ)
+            _finish(["deployments.setup"], environ)
+            _finish(["prefect", "--no-prompt", "deploy", "--all"], environ)
             children.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environ, log))
             say(f"Prefect is at http://127.0.0.1:{port} with a worker and four deployments: train-character,")
             say("generate-references, render-slot, render-season. Start one there: Deployments, Run, Custom run.")
@@ -93,9 +93,10 @@ def _start(arguments: list[str], environ: dict[str, str], log: Path) -> subproce
         )
 
 
-def _prefect(arguments: list[str], environ: dict[str, str]) -> None:
+def _finish(arguments: list[str], environ: dict[str, str]) -> None:
+    """Run a module of Python to its end; `NotConfigured` with its last words when it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=PROJECT,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -105,7 +106,7 @@ def _prefect(arguments: list[str], environ: dict[str, str]) -> None:
     )
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip()[-600:]
-        raise NotConfigured(f"prefect {' '.join(arguments)} failed: {words}")
+        raise NotConfigured(f"{' '.join(arguments)} failed: {words}")
 
 
 def _wait_until_healthy(api_url: str, server: subprocess.Popen[bytes], log: Path, is_over: threading.Event) -> None:
