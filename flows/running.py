@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 
 from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
-from tasks.jobs import await_job_task, plan_again_task, submit_job_task
+from tasks.jobs import await_job_task, plan_again_task, submit_job_task, wait_before_retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,7 +74,7 @@ async def buy(key: str, *, max_attempts: int = 1, backoff_seconds: Sequence[floa
                 raise
             wait = backoff_seconds[min(tries, len(backoff_seconds) - 1)] if backoff_seconds else 0.0
             log.warning("%s; trying again in %.0f s", failure.message, wait)
-            await asyncio.sleep(wait)
+            await asyncio.get_running_loop().run_in_executor(_waiters(), wait_before_retry, wait)
             tries += 1
             key = following
         else:

@@ -81,7 +81,7 @@ def plan_job(ports: Ports, order: JobOrder, *, max_attempts: int = 1) -> str:
     if latest is None:
         return ports.ledger.plan(order, 1).key
     is_dead = latest.state in (JobState.FAILED, JobState.EXPIRED)
-    if is_dead and latest.attempt < max_attempts and not _was_refused(latest):
+    if is_dead and latest.attempt < max_attempts and not was_refused(latest):
         return ports.ledger.plan(order, latest.attempt + 1).key
     return latest.key
 
@@ -89,7 +89,7 @@ def plan_job(ports: Ports, order: JobOrder, *, max_attempts: int = 1) -> str:
 def plan_again(ports: Ports, key: str, *, max_attempts: int) -> str | None:
     """The next attempt at a job's work after it failed, or None when its attempts are used up or it was refused."""
     job = ports.ledger.get(key)
-    if job.attempt >= max_attempts or _was_refused(job):
+    if job.attempt >= max_attempts or was_refused(job):
         return None
     order = JobOrder(
         season_id=job.season_id,
@@ -295,7 +295,8 @@ def _fail(ports: Ports, job: ProviderJob, state: JobState, error: OnModelError, 
     raise error
 
 
-def _was_refused(job: ProviderJob) -> bool:
+def was_refused(job: ProviderJob) -> bool:
+    """Whether the vendor said no to the request itself, so that asking again is useless."""
     return job.error_class in ("Rejected", "PromptRefused", "BadTrainingSet")
 
 
@@ -369,6 +370,11 @@ class _TrainingProgress:
             self._artifact = created
         else:
             update_progress_artifact(self._artifact, 100 * share)
+
+
+def wait_before_retry(seconds: float) -> None:
+    """Wait by the ports' clock; blocks the thread it is called in."""
+    open_ports().clock.sleep(seconds)
 
 
 @task(name="plan-again", cache_policy=NO_CACHE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from domain.seasons import Character
 from domain.vendors import catalogue_of, vendor_for
 from providers.ports import TrainingOrder
 from providers.wiring import open_ports
-from tasks.jobs import plan_job
+from tasks.jobs import plan_job, was_refused
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -106,12 +107,21 @@ def plan_training(ports: Ports, lora_id: int, *, max_attempts: int) -> str:
 def may_train_again(ports: Ports, lora_id: int, *, max_attempts: int, reason: str) -> bool:
     """After an attempt that is known dead or was judged unfit: is there another? Otherwise the LoRA has failed."""
     lora = ports.loras.get(lora_id)
-    if lora.trainer != "given" and len(lora.job_keys) < max_attempts:
+    if lora.trainer != "given" and len(lora.job_keys) < max_attempts and not _is_hopeless(ports, lora):
         ports.loras.set_status(lora_id, LoraStatus.PENDING, f"attempt {len(lora.job_keys)}: {reason}")
         return True
     ports.loras.set_status(lora_id, LoraStatus.FAILED, reason)
     log.warning("%s: the LoRA for %s failed: %s", lora.character_name, lora.base_model, reason)
     return False
+
+
+def _is_hopeless(ports: Ports, lora: Lora) -> bool:
+    """Whether another attempt would be the same again: the request was refused, or its steps cannot be raised."""
+    jobs = [ports.ledger.get(key) for key in lora.job_keys]
+    if not jobs or was_refused(jobs[-1]):
+        return bool(jobs)
+    rejected = sum(job.state is JobState.SUCCEEDED for job in jobs)
+    return jobs[-1].state is JobState.SUCCEEDED and _steps(ports, lora, rejected) <= lora.training_steps
 
 
 def adopt_weights(ports: Ports, lora_id: int, key: str) -> None:
@@ -159,7 +169,7 @@ def _steps(ports: Ports, lora: Lora, escalations: int) -> int:
     assert trainer.training is not None
     rule = trainer.training.steps
     steps = lora.training_options.steps or int(rule.default or 1000)
-    return int(min(steps * ESCALATION**escalations, rule.maximum or float("inf")))
+    return int(min(math.ceil(steps * ESCALATION**escalations), rule.maximum or float("inf")))
 
 
 def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
