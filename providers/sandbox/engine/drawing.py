@@ -61,7 +61,9 @@ def stage_for(
         actor = _actor(read_lora(path, base), scale, prompt, words, mixed + number)
         if actor is not None:
             actors.append(actor)
-    return compose(words, mixed, paint_scene(words, mixed, width, height), actors)
+    cast = [a.colour[::9, ::9][a.matte[::9, ::9] > 0.95] * np.float32(255) for a in actors]
+    scene = paint_scene(words, mixed, width, height, np.concatenate(cast) if cast else None)
+    return compose(words, mixed, scene, actors)
 
 
 def mix_seed(prompt: str, seed: int) -> int:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 Rgb = tuple[int, int, int]
 Words = frozenset[str]
+Pixels = NDArray[np.float32]
 
 _PAINTED_SIDE = 512  # px, the longer side
 
@@ -63,13 +65,17 @@ _MOODS: tuple[tuple[str, Mood], ...] = (
 _NEON: tuple[Rgb, ...] = ((255, 72, 140), (60, 220, 230), (255, 176, 60), (150, 110, 255))
 
 
-def paint_scene(words: Words, seed: int, width: int, height: int) -> Scene:
-    """Paint the place that the words name, or a plain backdrop when they name none. Deterministic."""
+def paint_scene(words: Words, seed: int, width: int, height: int, cast: Pixels | None = None) -> Scene:
+    """Paint the place that the words name, or a plain backdrop when they name none. Deterministic.
+
+    A backdrop keeps away from the colours of `cast` (N×3, 0–255), so that whoever stands before it stands out.
+    """
     random = np.random.default_rng([seed, 17])
     painter, horizon = _painter(words)
     mood = _mood(words, painter, random)
     scale = _PAINTED_SIDE / max(width, height)
     canvas = _Canvas(max(16, round(width * scale)), max(16, round(height * scale)), mood, horizon, words, random)
+    canvas.cast = cast
     painter(canvas)
     small = canvas.finished()
     weather = next((w for w in ("rain", "snow", "fog") if words & _WEATHER[w]), "")
@@ -91,6 +97,7 @@ class _Canvas:
         self, width: int, height: int, mood: Mood, horizon: float, words: Words, random: np.random.Generator
     ) -> None:
         self.width, self.height, self.mood, self.words, self.random = width, height, mood, words, random
+        self.cast: Pixels | None = None
         self.horizon = round(height * horizon)
         self.picture = gradient(
             width, height, [(0.0, mood.sky[0]), (max(0.05, horizon), mood.sky[1]), (1.0, mood.sky[1])]
@@ -310,7 +317,7 @@ def _room(c: _Canvas) -> None:
 
 
 def _backdrop(c: _Canvas) -> None:
-    tone = c.pick(((92, 118, 138), (138, 122, 110), (104, 126, 112), (126, 112, 140), (120, 132, 144)))
+    tone = c.pick(_furthest_tones(c.cast))
     if "white" in c.words and "background" in c.words:
         tone = (214, 214, 212)
     if c.mood.is_dark or c.words & {"dramatic", "moody"}:
@@ -329,6 +336,20 @@ def _backdrop(c: _Canvas) -> None:
             mix((0, 0, 0), c.mood.glow, 0.045),
             is_light=True,
         )
+
+
+_TONES: tuple[Rgb, ...] = (
+    (92, 118, 138), (138, 122, 110), (104, 126, 112), (126, 112, 140), (120, 132, 144),
+    (176, 148, 128), (132, 160, 164), (168, 152, 176), (156, 168, 138), (76, 96, 112),
+)  # fmt: skip
+
+
+def _furthest_tones(cast: Pixels | None) -> tuple[Rgb, ...]:
+    """The two backdrop tones that the least of the cast's colours come near to; all where there is no cast."""
+    if cast is None or not len(cast):
+        return _TONES[:5]
+    apart = [float(np.percentile(np.abs(cast - np.asarray(tone, np.float32)).sum(axis=1), 6)) for tone in _TONES]
+    return tuple(_TONES[k] for k in np.argsort(apart)[-2:])
 
 
 _PLACES: tuple[tuple[str, Callable[[_Canvas], None], float], ...] = (
