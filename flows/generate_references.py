@@ -23,6 +23,10 @@ async def generate_references(season: SeasonSlug, character: CharacterName) -> b
 
     False when there is no ready LoRA that a still model can draw with, when too few views came out, or when the
     season's review is on and a person has to look first. Safe to run again. Costs up to six stills.
+
+    Args:
+        season: The season's slug, as in its manifest. It must have been imported: onmodel season import season.yaml
+        character: The character's name, as in the manifest.
     """
     work = await in_thread(character_work_task, season, character)
     if work.is_pinned:

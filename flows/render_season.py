@@ -25,7 +25,7 @@ STOPS = OverBudget.exit_code
 
 WAITS = SubmissionUnknown.exit_code
 
-SlotsAtOnce = Annotated[int, Field(ge=1, le=40, description="Slots rendered side by side.")]
+SlotsAtOnce = Annotated[int, Field(ge=1, le=40)]
 
 
 @flow(name="render-season", flow_run_name="season {season}", log_prints=False)
@@ -34,6 +34,10 @@ async def render_season(season: SeasonSlug, slots_at_once: SlotsAtOnce = 4) -> i
 
     Safe to run again at any time: what is done stays done, and nothing is paid twice. A character that cannot be
     learned and a slot that fails are reported, and the rest goes on.
+
+    Args:
+        season: The season's slug, as in its manifest. It must have been imported: onmodel season import season.yaml
+        slots_at_once: Slots rendered side by side.
     """
     work = await in_thread(season_work_task, season)
     cast = [await in_thread(character_work_task, season, name) for name in work.character_names]

@@ -26,10 +26,7 @@ from tasks.identity import score_render_task
 from tasks.lookups import is_rendered_task, render_routes_task, season_id_task, use_lora_task
 from tasks.rendering import end_render_task, finish_render_task, leading_route, plan_slot_video_task
 
-LoraId = Annotated[
-    int | None,
-    Field(title="LoRA id", description="Use this existing LoRA for its character instead of the newest one."),
-]
+LoraId = Annotated[int | None, Field(ge=1)]
 
 HOPELESS = (JobFailed, Rejected, ResultExpired, BadInput)
 """The way itself failed: the next route of the table is taken."""
@@ -41,6 +38,11 @@ async def render_slot(season: SeasonSlug, slot: SlotNumber, lora_id: LoraId = No
 
     Safe to run again: a finished slot is left alone, an interrupted one goes on where it was. Costs the slot's video
     and at most one still per base model and attempt.
+
+    Args:
+        season: The season's slug, as in its manifest. It must have been imported: onmodel season import season.yaml
+        slot: The number of the slot to render, 1 to 75.
+        lora_id: Use this existing LoRA for its character instead of the newest one; ids: onmodel status.
     """
     season_id = await in_thread(season_id_task, season)
     if lora_id is not None:

@@ -24,7 +24,7 @@ from tasks.training import (
     plan_training_task,
 )
 
-MaxAttempts = Annotated[int, Field(ge=1, le=5, description="Trainings at most; each is a new paid job.")]
+MaxAttempts = Annotated[int, Field(ge=1, le=5)]
 
 
 @flow(name="train-character", flow_run_name="train {character} of {season}", log_prints=False)
@@ -33,6 +33,11 @@ async def train_character(season: SeasonSlug, character: CharacterName, max_atte
 
     Returns the ids of its LoRAs, one per base model. Safe to run again: finished steps are not repeated and nothing is
     paid twice. Costs up to max_attempts trainings and ten views per base model.
+
+    Args:
+        season: The season's slug, as in its manifest. It must have been imported: onmodel season import season.yaml
+        character: The character's name, as in the manifest.
+        max_attempts: Trainings at most; each is a new paid job, begun only when the last is known dead.
     """
     work = await in_thread(character_work_task, season, character)
     if not work.is_lora_wanted:

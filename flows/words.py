@@ -13,13 +13,10 @@ from tasks.lookups import character_table, season_table
 
 log = logging.getLogger("onmodel.flows")
 
-SeasonSlug = Annotated[
-    str, Field(title="Season", description="The season's slug, as in its manifest.", examples=["neon-harbor"])
-]
-CharacterName = Annotated[
-    str, Field(title="Character", description="The character's name, as in the manifest.", examples=["Mei Kobayashi"])
-]
-SlotNumber = Annotated[int, Field(title="Slot", ge=1, le=75, description="The number of the slot to render.")]
+SeasonSlug = Annotated[str, Field(examples=["neon-harbor"])]
+CharacterName = Annotated[str, Field(examples=["Mei Kobayashi"])]
+SlotNumber = Annotated[int, Field(ge=1, le=75)]
+"""Prefect shows a parameter's name as its title and takes its description from the docstring's Args."""
 
 
 async def publish_character(season: str, character: str) -> None:
