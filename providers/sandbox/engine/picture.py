@@ -142,7 +142,7 @@ def _tidiness(inside: Flags) -> float:
 
 def _refine(colour: Floats, rough: Floats) -> Floats:
     """Draw a rough outline to the edges in the picture: a guided filter on the luma, then a steeper slope."""
-    luma: Floats = colour @ np.asarray([0.3, 0.59, 0.11], np.float32)
+    luma: Floats = np.einsum("yxc,c->yx", colour, np.asarray([0.3, 0.59, 0.11], np.float32))
     radius = max(3, colour.shape[0] // 90)
     mean_luma, mean_rough = blur(luma, radius), blur(rough, radius)
     covariance = blur(luma * rough, radius) - mean_luma * mean_rough

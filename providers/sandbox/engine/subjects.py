@@ -140,7 +140,7 @@ def rgb_to_lab(rgb: Floats) -> Floats:
     """CIE L*a*b* (D65) of sRGB values 0–1; shape kept."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    xyz = linear @ matrix.T / np.array([0.9505, 1.0, 1.089])
+    xyz = np.einsum("...c,kc->...k", linear, matrix) / np.array([0.9505, 1.0, 1.089])
     root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     lab = np.stack(
         [116 * root[..., 1] - 16, 500 * (root[..., 0] - root[..., 1]), 200 * (root[..., 1] - root[..., 2])], axis=-1
@@ -172,7 +172,12 @@ def _distance_to_border(lab: Floats) -> Floats:
     to_row = ((weighted - ends) ** 2).sum(-1)
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
-    surface = terms @ np.linalg.lstsq(terms[is_border], border, rcond=None)[0]
+    known = terms[is_border]
+    # einsum rather than matmul: BLAS threads that wait for each other cost more here than the sums themselves.
+    weights = np.linalg.solve(
+        np.einsum("ni,nj->ij", known, known) + 1e-6 * np.eye(6), np.einsum("ni,nc->ic", known, border)
+    )
+    surface = np.einsum("yxi,ic->yxc", terms, weights)
     to_surface = ((weighted - np.clip(surface, border.min(axis=0), border.max(axis=0) + 6)) ** 2).sum(-1)
     distance: Floats = np.sqrt(np.minimum(np.minimum(to_colours, to_row), to_surface)).astype(np.float32)
     return distance

@@ -130,10 +130,10 @@ class _Fit:
         size = (seen**2).sum(axis=1)
         own = ((seen - atoms[self.atom_of]) ** 2).sum(axis=1) / size
         used = np.unique(self.atom_of)
-        closeness: Floats = np.float32(8) * (self.directions @ self.codes[used].T)
+        closeness: Floats = np.float32(8) * np.einsum("pd,ad->pa", self.directions, self.codes[used])
         weights = np.exp(closeness - closeness.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
-        drawn = weights @ _palettes(self.layout, self.atoms[used])
+        drawn = np.einsum("pa,ac->pc", weights, _palettes(self.layout, self.atoms[used]))
         mixed = ((self.palettes - drawn) ** 2).sum(axis=1) / (self.palettes**2).sum(axis=1)
         return float(np.mean(0.5 * own + 0.5 * mixed))
 
