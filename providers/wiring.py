@@ -18,6 +18,8 @@ from domain.registry import Registry, load_registry
 from providers.settings import Settings
 
 if TYPE_CHECKING:
+    from httpx import Client
+
     from providers.media import FfmpegMediaTools
     from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, Vendor
     from providers.postgres.cast import CastTable
@@ -49,6 +51,7 @@ class Ports:
         self.settings = settings
         self.clock = SystemClock()
         self._vendors: dict[str, Vendor] = {}
+        self._connections: list[Client] = []
         self._appearances: dict[str, Appearance] = {}
 
     # --- the database ---
@@ -176,6 +179,7 @@ class Ports:
             from providers.sandbox.transport import SandboxTransport
 
             http = open_http(sandbox_transport=SandboxTransport(self.sandbox().url, reopen=lambda: self.sandbox().url))
+            self._connections.append(http)
             return FalVendor(http, SecretStr("sandbox"), self.registry, name=SANDBOX)
         if name == "fal":
             if self.settings.fal_key is None:
@@ -183,8 +187,18 @@ class Ports:
                     "The season's vendor is fal, but FAL_KEY is not set: export FAL_KEY=… (from your fal dashboard), "
                     "or write vendor: sandbox in the manifest to rehearse at no cost."
                 )
-            return FalVendor(open_http(), self.settings.fal_key, self.registry)
+            http = open_http()
+            self._connections.append(http)
+            return FalVendor(http, self.settings.fal_key, self.registry)
         raise NotConfigured(f"The vendor {name!r} is not in this version: write fal or sandbox in the manifest.")
+
+    def close(self) -> None:
+        """Close the connections to database and vendors, for a process that goes on without them. Safe to repeat."""
+        self._vendors.clear()
+        while self._connections:
+            self._connections.pop().close()
+        if "database" in self.__dict__:
+            self.database.close()
 
     def sandbox(self) -> SandboxAddress:
         """The rehearsal stage, started when nobody has."""
