@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from domain.clips import ClipFacts
@@ -19,7 +19,7 @@ from domain.imports import CharacterImport, ClipImport, ImageImport, SeasonImpor
 from domain.jobs import canonical_json
 from domain.seasons import CharacterEntry, SeasonManifest, SlotEntry
 from domain.training_sets import EVERY_SECONDS, KEPT_PER_CLIP, SMALLEST_SIDE
-from domain.vendors import WORKS, vendor_for
+from domain.vendors import SANDBOX, WORKS
 from tasks.manifests import field_error, read_manifest
 
 if TYPE_CHECKING:
@@ -30,21 +30,28 @@ log = logging.getLogger("onmodel.importing")
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 LARGEST_LORA_BYTES = 4 << 30
+LONGEST_ID = 18
+"""Digits of the largest id that is surely a bigint."""
 
 
 class _Check:
-    """The files of one manifest: each probed once, problems collected as sentences."""
+    """The files of one manifest: each probed once, problems collected as sentences; `folder` is thrown away after."""
 
-    def __init__(self, ports: Ports, manifest_path: Path) -> None:
+    def __init__(self, ports: Ports, manifest_path: Path, folder: Path) -> None:
         self._ports = ports
         self._path = manifest_path
+        self.folder = folder
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.clips: dict[Path, ClipFacts] = {}
         self.images: dict[Path, ImageFacts] = {}
+        self.downloads: dict[str, Path] = {}
 
     def resolve(self, name: str) -> Path:
-        path = Path(name).expanduser()
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:  # ~somebody who is not on this machine: then it is a name like any other
+            path = Path(name)
         return path if path.is_absolute() else self._path.parent / path
 
     def clip(self, name: str, location: tuple[str | int, ...]) -> None:
@@ -67,13 +74,27 @@ class _Check:
             self.problem(location, error.message)
 
 
-def import_season(ports: Ports, path: Path) -> int:
+def import_season(ports: Ports, path: Path, *, is_run_next: bool = False) -> int:
     """Read, check and store a season; returns its id. Safe to repeat: an edited manifest updates the season.
 
-    `BadInput` with one sentence per problem; then nothing is stored. Free.
+    `BadInput` with one sentence per problem; with `is_run_next`, `NotConfigured` when a vendor of the season cannot be
+    reached from here. Nothing is stored then. Free.
     """
     manifest = read_manifest(path)
-    check = _Check(ports, path)
+    with tempfile.TemporaryDirectory(dir=ports.scratch()) as folder:
+        check = _Check(ports, path, Path(folder))
+        _check_season(ports, check, manifest)
+        if is_run_next:
+            _require_vendors(ports, manifest)
+        season = _store_files(ports, check, manifest)
+    season_id = ports.seasons.store(season)
+    for warning in season.warnings:
+        log.warning("%s", warning)
+    return season_id
+
+
+def _check_season(ports: Ports, check: _Check, manifest: SeasonManifest) -> None:
+    """`BadInput` with every problem there is. A LoRA from the web is fetched last, when all else is well."""
     for i, entry in enumerate(manifest.characters):
         _check_character(ports, check, entry, i)
     for i, slot in enumerate(manifest.slots):
@@ -81,13 +102,11 @@ def import_season(ports: Ports, path: Path) -> int:
             check.clip(slot.video, ("slots", i, "video"))
         for j, name in enumerate(slot.scene_references):
             check.image(name, ("slots", i, "scene_references", j))
+    if not check.problems:
+        for i, entry in enumerate(manifest.characters):
+            _fetch_given_lora(check, entry, ("characters", i, "lora"))
     if check.problems:
         raise BadInput("\n".join(check.problems))
-    season = _store_files(ports, check, manifest)
-    season_id = ports.seasons.store(season)
-    for warning in season.warnings:
-        log.warning("%s", warning)
-    return season_id
 
 
 def _check_character(ports: Ports, check: _Check, entry: CharacterEntry, number: int) -> None:
@@ -101,19 +120,22 @@ def _check_character(ports: Ports, check: _Check, entry: CharacterEntry, number:
             check.problem(
                 at, f"{entry.name} has neither clips nor images to learn from; give some, or write lora: none."
             )
-        _check_enough(check, entry, at)
+        else:
+            _check_enough(check, entry, at)
         _check_training(ports, check, entry, at)
     elif entry.lora != "none":
         _check_given_lora(ports, check, entry, at)
     if not entry.is_trained_here and not (entry.references or entry.images or entry.clips):
         check.problem(at, f"{entry.name} has no picture at all; give references, images or clips.")
-    for name in (*entry.images, *entry.references):
+    for name in dict.fromkeys((*entry.images, *entry.references)):
         facts = check.images.get(check.resolve(name))
         if facts is not None and min(facts.width, facts.height) < SMALLEST_SIDE:
-            check.warnings.append(
-                f"{name} is {facts.width}×{facts.height}, under {SMALLEST_SIDE} pixels: it is left out of training, "
-                f"where it would have to be enlarged."
+            what = (
+                "it is left out of training, where it would have to be enlarged"
+                if name in entry.images
+                else "as a reference it shows little"
             )
+            check.warnings.append(f"{name} is {facts.width}×{facts.height}, under {SMALLEST_SIDE} pixels: {what}.")
 
 
 def _check_enough(check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
@@ -163,29 +185,53 @@ def _check_given_lora(ports: Ports, check: _Check, entry: CharacterEntry, at: tu
     where = (*at, "lora")
     if len(entry.base_models) != 1:
         check.problem(where, "is a file of one base model; write exactly one in base_models.")
-    elif entry.lora.isdigit():
-        if ports.loras.find(int(entry.lora)) is None:
-            check.problem(where, f"{entry.lora} is no LoRA in this database; see onmodel status.")
-    elif urlsplit(entry.lora).scheme not in ("", "https", "http"):
-        check.problem(where, f"{entry.lora!r} is neither auto, none, a path, a web address nor an id.")
-    elif not urlsplit(entry.lora).scheme and not check.resolve(entry.lora).is_file():
-        check.problem(where, f"there is no file {entry.lora}; write auto, none, or the path of a .safetensors file.")
+        return
+    match _lora_place(entry.lora):
+        case "id":
+            lora = ports.loras.find(int(entry.lora)) if len(entry.lora) <= LONGEST_ID else None
+            if lora is None:
+                check.problem(where, f"{entry.lora} is no LoRA in this database; see onmodel status.")
+            elif lora.sha256 is None:
+                check.problem(
+                    where, f"LoRA {lora.id} of {lora.character_name} has no file yet; wait until it is trained."
+                )
+            elif lora.base_model != entry.base_models[0]:
+                check.problem(where, f"LoRA {lora.id} is one of {lora.base_model}; write that in base_models.")
+        case "path" if not check.resolve(entry.lora).is_file():
+            check.problem(
+                where, f"there is no file {entry.lora}; write auto, none, or the path of a .safetensors file."
+            )
+        case "":
+            check.problem(where, f"{entry.lora!r} is neither auto, none, a path, a web address nor an id.")
+
+
+def _lora_place(lora: str) -> Literal["id", "web", "path", ""]:
+    """Where a given LoRA is; '' for what is none of these."""
+    if lora.isascii() and lora.isdecimal():
+        return "id"
+    try:
+        parts = urlsplit(lora)
+    except ValueError:
+        return ""
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return "web"
+    return "" if parts.scheme else "path"
 
 
 def _store_files(ports: Ports, check: _Check, manifest: SeasonManifest) -> SeasonImport:
-    stored: dict[Path, str] = {}
+    stored: dict[str, str] = {}
 
-    def keep(path: Path, media_type: str) -> str:
-        if path not in stored:
-            stored[path] = ports.blobs.put_file(path, media_type)
-        return stored[path]
+    def keep(name: str, media_type: str) -> str:
+        if name not in stored:
+            stored[name] = ports.blobs.put_file(check.resolve(name), media_type)
+        return stored[name]
 
     def clip(name: str) -> str:
-        return keep(check.resolve(name), "video/mp4")
+        return keep(name, "video/mp4")
 
     def image(name: str) -> tuple[str, str]:
         media_type = MEDIA_TYPES[check.images[check.resolve(name)].format]
-        return keep(check.resolve(name), media_type), media_type
+        return keep(name, media_type), media_type
 
     characters = []
     for entry in manifest.characters:
@@ -210,7 +256,7 @@ def _store_files(ports: Ports, check: _Check, manifest: SeasonManifest) -> Seaso
     )
     content = {
         "manifest": manifest.model_dump(mode="json"),
-        "files": sorted(stored.values()),
+        "files": stored,
         "loras": [character.lora for character in characters],
     }
     return SeasonImport(
@@ -260,43 +306,41 @@ def _slot_import(slot: SlotEntry, clip_sha256: str | None, image: Callable[[str]
 def _keep_given_lora(ports: Ports, check: _Check, entry: CharacterEntry) -> str:
     if entry.lora in ("auto", "none"):
         return entry.lora
-    if entry.lora.isdigit():
-        lora = ports.loras.find(int(entry.lora))
-        assert lora is not None
-        if lora.sha256 is None:
-            raise BadInput(f"LoRA {lora.id} of {lora.character_name} has no file yet: wait until it is trained.")
-        return f"sha256:{lora.sha256}"
-    if urlsplit(entry.lora).scheme:
-        return f"sha256:{_download(ports, entry.lora)}"
-    return f"sha256:{ports.blobs.put_file(check.resolve(entry.lora), 'application/octet-stream')}"
+    if _lora_place(entry.lora) == "id":
+        return f"sha256:{ports.loras.get(int(entry.lora)).sha256}"
+    path = check.downloads.get(entry.lora) or check.resolve(entry.lora)
+    return f"sha256:{ports.blobs.put_file(path, 'application/octet-stream')}"
 
 
-def _download(ports: Ports, url: str) -> str:
-    """A LoRA from the web into the store; streamed, at most 4 GiB."""
+def _fetch_given_lora(check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
+    """A LoRA from the web into the check's folder; streamed, at most 4 GiB."""
+    if entry.lora in ("auto", "none", *check.downloads) or _lora_place(entry.lora) != "web":
+        return
     import httpx
 
+    path = check.folder / str(len(check.downloads))
     try:
-        with (
-            tempfile.NamedTemporaryFile(dir=ports.scratch()) as temp,
-            httpx.stream("GET", url, follow_redirects=True, timeout=60) as response,
-        ):
+        with path.open("wb") as file, httpx.stream("GET", entry.lora, follow_redirects=True, timeout=60) as response:
             response.raise_for_status()
             for chunk in response.iter_bytes(1 << 20):
-                temp.write(chunk)
-                if temp.tell() > LARGEST_LORA_BYTES:
-                    raise BadInput(f"The LoRA at {url} is over 4 GiB; give a smaller file.")
-            temp.flush()
-            return ports.blobs.put_file(Path(temp.name), "application/octet-stream")
-    except httpx.HTTPError as error:
-        raise BadInput(
-            f"The LoRA at {url} cannot be fetched ({error}): check the address, or give a local path."
-        ) from error
+                file.write(chunk)
+                if file.tell() > LARGEST_LORA_BYTES:
+                    check.problem(at, "the file there is over 4 GiB; give a smaller one.")
+                    return
+    except httpx.HTTPStatusError as error:
+        check.problem(at, f"the web address answers {error.response.status_code}; check it, or give a local path.")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        check.problem(
+            at, f"the web address cannot be reached ({type(error).__name__}); check it, or give a local path."
+        )
+    else:
+        check.downloads[entry.lora] = path
 
 
-def require_vendors(ports: Ports, season_id: int) -> None:
-    """Refuse to start when a vendor of the season is not configured (exit 3), before anything is spent."""
-    season = ports.seasons.get(season_id)
-    for name in dict.fromkeys(vendor_for(season, work) for work in WORKS):
+def _require_vendors(ports: Ports, manifest: SeasonManifest) -> None:
+    """Refuse to start when a vendor of the season is not configured (exit 3), before anything is stored or spent."""
+    chosen = (SANDBOX if manifest.sandbox else getattr(manifest.vendor, work)[0] for work in WORKS)
+    for name in dict.fromkeys(chosen):
         try:
             ports.vendor(name)
         except OnModelError as error:
