@@ -1,9 +1,7 @@
 """The command line `onmodel`: what a person types, one function per command, and the exit codes.
 
 Heavy packages (Prefect, numpy, PyAV) are imported inside the commands that need them, so that `--help` answers at once.
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done (fallbacks included) · 1 our bug · 2 bad input
-or usage · 3 not configured · 4 over budget or out of credit · 5 something failed for good · 6 waits for a person ·
-130 interrupted.
+Results go to stdout, progress and errors to stderr.
 """
 
 from __future__ import annotations
@@ -12,34 +10,75 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
-
-from domain.errors import BadInput, OnModelError
+from cyclopts import App, Group, Parameter
 
 OUT = Path("onmodel-out")
-HELP = "Keeps the characters of an AI-generated season on-model: from winning clips to a finished season."
+HELP = "Keeps the characters of an AI-generated season on-model, from its winning clips to the finished season."
+EXIT_CODES = """\
+Exit codes:
+  0  done, fallbacks included      4  over budget, or the vendor's account is
+  1  a bug of ours                    locked or empty
+  2  bad input or usage            5  a slot or a job failed for good
+  3  not configured                6  something waits for a person
+                                 130  interrupted; the same command goes on"""
 
-app = App(name="onmodel", help=HELP, version_flags=["--version"], help_on_error=False)
-season_app = App(name="season", help="Bring a season's manifest into the database.")
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"onmodel {version('onmodel')}"
+
+
+app = App(
+    name="onmodel",
+    help=HELP,
+    help_epilogue=EXIT_CODES,
+    help_format="plaintext",
+    version=_version,
+    help_on_error=False,
+    suppress_keyboard_interrupt=False,
+    group_commands=Group("Other", sort_key=9),
+)
+MAKING = Group("Make a season", sort_key=1)
+LOOKING = Group("Look at a season", sort_key=2)
+MACHINE = Group("This machine", sort_key=3)
+
+season_app = App(
+    name="season",
+    help="season import FILE: check a manifest and store it.",
+    help_epilogue="",
+    group=MAKING,
+    sort_key=3,
+)
 app.command(season_app)
 
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON document on stdout.")]
-Out = Annotated[Path | None, Parameter(name="--out", help="Folder for the results.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="One JSON document on stdout.")]
+Out = Annotated[
+    Path | None, Parameter(name="--out", help="Folder for the results; otherwise onmodel-out/ and the season's slug.")
+]
+DemoOut = Annotated[Path | None, Parameter(name="--out", help="Folder for the results; otherwise onmodel-out/demo.")]
 SeasonName = Annotated[str, Parameter(help="The season's slug, as in its manifest.")]
 ManifestPath = Annotated[Path, Parameter(help="The season's manifest, such as season.yaml.")]
+CharacterName = Annotated[str, Parameter(help="The character's name, as in the manifest.")]
 
 
-@app.command
-def demo(*, out: Out = None, json: AsJson = False) -> int:
-    """Draw a small season of our own and run the whole chain on it, at no cost and with no key."""
+@app.command(group=MAKING, sort_key=1, help_epilogue="")
+def demo(*, out: DemoOut = None, json: AsJson = False) -> int:
+    """Draw a small season and run the whole chain, free.
+
+    It needs no key and no GPU: the vendor is the sandbox of this machine.
+    """
     from studio.demo_run import run_demo
 
     return run_demo(out or OUT / "demo", as_json=json)
 
 
-@app.command
+@app.command(group=MAKING, sort_key=2, help_epilogue="")
 def run(file: ManifestPath, /, *, out: Out = None, json: AsJson = False) -> int:
-    """Run a season: learn its characters, render its slots, assemble it, report. Safe to repeat at any time."""
+    """Run a season: learn, render, assemble, report.
+
+    Safe to repeat at any time: what is done stays done, and nothing is paid twice.
+    """
     from studio.season_run import run_season
 
     return run_season(file, out, as_json=json)
@@ -47,75 +86,92 @@ def run(file: ManifestPath, /, *, out: Out = None, json: AsJson = False) -> int:
 
 @season_app.command(name="import")
 def import_(file: ManifestPath, /, *, json: AsJson = False) -> int:
-    """Check a manifest and its files and store them; nothing is rendered and nothing is spent."""
+    """Check a manifest and its files and store them.
+
+    Nothing is rendered and nothing is spent. Afterwards the season can be started from the Prefect UI.
+    """
     from studio.season_run import import_manifest
 
     return import_manifest(file, as_json=json)
 
 
-@app.command
+@app.command(group=LOOKING, sort_key=1, help_epilogue="")
 def status(season: SeasonName, /, *, json: AsJson = False) -> int:
-    """How a season stands: its characters, its slots, its money, and what waits for a person."""
+    """How it stands, and what waits for you."""
     from studio.showing import show_status
 
     return show_status(season, as_json=json)
 
 
-@app.command
+@app.command(group=LOOKING, sort_key=2, help_epilogue="")
 def costs(season: SeasonName, /, *, json: AsJson = False) -> int:
-    """What a season has cost, by stage, beside what was forecast."""
+    """What it has cost by stage, beside the forecast."""
     from studio.showing import show_costs
 
     return show_costs(season, as_json=json)
 
 
-@app.command
+@app.command(group=LOOKING, sort_key=3, help_epilogue="")
 def report(season: SeasonName, /, *, out: Out = None, json: AsJson = False) -> int:
-    """Write the season's report and clips again."""
+    """Write its report, cost table and clips again."""
     from studio.showing import write_season
 
     return write_season(season, out or OUT / season, as_json=json)
 
 
-@app.command
-def pin(season: SeasonName, character: str, /, *, json: AsJson = False) -> int:
-    """Pin a character to its newest reference set, after you have looked at it."""
+@app.command(group=LOOKING, sort_key=4, help_epilogue="")
+def pin(season: SeasonName, character: CharacterName, /, *, json: AsJson = False) -> int:
+    """Pin a character whose references you approve.
+
+    Only a season with review: true waits for this.
+    """
     from studio.showing import pin_references
 
     return pin_references(season, character, as_json=json)
 
 
-@app.command
+@app.command(group=MACHINE, sort_key=1, help_epilogue="")
 def doctor(*, json: AsJson = False) -> int:
-    """Check this machine: ffmpeg, database, storage, Prefect, keys; one sentence each."""
+    """Check what a season needs, and say what to mend."""
     from studio.doctor import examine
 
     return examine(as_json=json)
 
 
-@app.command
+@app.command(group=MACHINE, sort_key=2, help_epilogue="")
 def serve(*, port: Annotated[int, Parameter(help="Port of the Prefect server.")] = 4200) -> int:
-    """Start a lasting Prefect server, a worker and the deployments on this machine, until Ctrl-C."""
+    """Run Prefect, a worker and our deployments here.
+
+    Everything stays on this machine and keeps its data in ONMODEL_HOME. Ctrl-C ends it.
+    """
     from studio.serving import serve_forever
 
     return serve_forever(port)
 
 
-@app.command
+@app.command(group=MACHINE, sort_key=3, help_epilogue="")
 def sandbox(
     *,
     faults: Annotated[str | None, Parameter(help="Fault plan, such as 'submit:drop_after_accept#2'.")] = None,
-    tls: Annotated[bool, Parameter(negative="", help="Serve unmodified programs through a proxy with TLS.")] = False,
+    tls: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Serve unmodified programs too, by proxy and TLS.")
+    ] = False,
 ) -> int:
-    """Run the rehearsal stage alone: fal's protocol on loopback, at no cost."""
+    """Run the rehearsal vendor alone, until Ctrl-C.
+
+    It speaks fal's own protocol on this machine, at no cost, and fails on request.
+    """
     from studio.sandbox_run import run_sandbox
 
     return run_sandbox(faults, tls=tls)
 
 
-@app.command
+@app.command(group=MACHINE, sort_key=4, help_epilogue="")
 def stop() -> int:
-    """Stop the built-in database and the sandbox of this machine; what they hold stays."""
+    """End the built-in database and the sandbox.
+
+    What they hold stays; the next command starts them again.
+    """
     from studio.sandbox_run import stop_everything
 
     return stop_everything()
@@ -123,28 +179,20 @@ def stop() -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script: run a command and leave with its exit code."""
+    from studio.interrupting import leave_on_interrupt
+
+    leave_on_interrupt()
     sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command; its exit code. Errors become one sentence on stderr."""
-    from studio.telling import complain, keep_traceback
+    """Run one command; its exit code. Errors become sentences on stderr, and with --json a document on stdout."""
+    from studio.outcome import exit_code_of
 
-    try:
-        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        complain(f"{str(error).strip()} See onmodel --help.")
-        return BadInput.exit_code
-    except OnModelError as error:
-        complain(error.message)
-        return error.exit_code
-    except KeyboardInterrupt:
-        complain("Interrupted. Nothing is lost: the same command goes on where it was.")
-        return 130
-    except Exception as error:  # noqa: BLE001 (the last line of defence: say it is ours, keep the traceback)
-        complain(f"This is a bug of OnModel ({type(error).__name__}: {error}). Its traceback is in {keep_traceback()}.")
-        return 1
-    return int(result or 0)
+    def call() -> int:
+        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+
+    return exit_code_of(call, as_json="--json" in arguments)
 
 
 if __name__ == "__main__":

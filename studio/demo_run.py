@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from providers.wiring import open_ports
+from studio.folders import usable_folder
 from studio.season_run import finish, run_flow
 from studio.telling import say, tell_progress
 
@@ -18,6 +19,7 @@ def run_demo(folder: Path, *, as_json: bool) -> int:
     from tasks.importing import import_season
 
     began = time.monotonic()
+    usable_folder(folder)
     tell_progress()
     log = logging.getLogger("onmodel.demo")
     ports = open_ports()

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from domain.errors import NotConfigured, OnModelError
 from domain.records import Record
 from providers.wiring import open_ports
-from studio.telling import print_json, print_table, say
+from studio.telling import print_json, say
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
 
 LEAST_FREE_BYTES = 2 << 30
+WHAT_WIDTH = 8
 
 
 class Finding(Record):
@@ -37,8 +38,8 @@ def examine(*, as_json: bool) -> int:
     if as_json:
         print_json({"is_well": is_well, "findings": [finding.model_dump() for finding in findings]})
     else:
-        rows = [[_mark(finding), finding.what, finding.detail] for finding in findings]
-        print_table("onmodel doctor", ["", "what", "seen"], rows)
+        for finding in findings:
+            say(f"{_mark(finding)}  {finding.what:<{WHAT_WIDTH}}  {finding.detail}", hang=WHAT_WIDTH + 5)
         say()
         say("All that a season needs is here." if is_well else "Mend what is marked ✗, then run onmodel doctor again.")
     return 0 if is_well else NotConfigured.exit_code
@@ -106,6 +107,8 @@ def _sandbox(ports: Ports) -> str:
 
 
 def _fal(ports: Ports) -> str:
+    if ports.settings.fal_key is None:
+        raise NotConfigured("not set up; only a season with vendor: fal needs it: export FAL_KEY=… (fal dashboard)")
     ping = ports.vendor("fal").ping()
     if not ping.is_ready:
         raise NotConfigured(ping.detail)

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 RECORDER = "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER"
 
+DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",  # the client's own telemetry, and its notice at the first import
+    f"{RECORDER}_BATCH_SIZE": "100",
+    f"{RECORDER}_READ_BATCH_SIZE": "100",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "onmodel",
+    "PREFECT_CLI_PROMPT": "false",
+}
+"""Ours wherever Prefect runs. The recorder's batch size keeps a short run's task rows from being lost at exit
+(prefect.md section 2)."""
 
-def prepare_prefect(home: Path, api_url: str | None) -> None:
-    """Our defaults, each only where the person has not set it. Without an API address a temporary server is used.
 
-    The recorder's batch size keeps a short run's task rows from being lost at exit (prefect.md section 2).
+@contextmanager
+def prefect_for_a_run(home: Path, api_url: str | None) -> Iterator[None]:
+    """Prefect ready to run a flow in this process: at `api_url`, or at a temporary server that ends with the run.
+
+    Each of our settings gives way to the person's own. `NotConfigured` when the temporary server does not come up.
     """
-    defaults = {
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        f"{RECORDER}_BATCH_SIZE": "100",
-        f"{RECORDER}_READ_BATCH_SIZE": "100",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "onmodel",
-        "PREFECT_CLI_PROMPT": "false",
-    }
-    if api_url is None:
-        defaults["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
-    for name, value in defaults.items():
+    quiet = {**DEFAULTS, "PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+    for name, value in quiet.items():
         os.environ.setdefault(name, value)
+    if api_url is not None:
+        yield
+        return
+    from studio.temporary_server import TemporaryServer
+
+    server = TemporaryServer(home)
+    try:
+        import prefect  # noqa: F401 (takes as long as the server's start, so that neither waits for the other)
+
+        os.environ["PREFECT_API_URL"] = server.api_url()
+        yield
+    finally:
+        server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 from providers import wiring
@@ -9,7 +10,7 @@ from studio.telling import say
 
 
 def run_sandbox(faults: str | None, *, tls: bool) -> int:
-    """Keep the sandbox open until Ctrl-C, and say how to reach it."""
+    """Keep the sandbox open until Ctrl-C or SIGTERM, and say how to reach it. Exit 0."""
     ports = wiring.open_ports()
     address = wiring.open_sandbox(ports.settings.home, faults=faults, tls=tls)
     say(f"The sandbox speaks fal's protocol at {address.url}; everything it makes is labelled as sandbox output.")
@@ -17,8 +18,11 @@ def run_sandbox(faults: str | None, *, tls: bool) -> int:
         say("Programs left as they are reach it under fal's own names with:")
         say(f"  export HTTPS_PROXY={address.proxy_url} SSL_CERT_FILE={address.ca_path} FAL_KEY=sandbox")
     say("Ctrl-C stops it; its jobs and files stay.")
+    is_over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: is_over.set())
     try:
-        threading.Event().wait()
+        is_over.wait()
     finally:
         wiring.close_sandbox(ports.settings.home)
     return 0

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from providers.wiring import open_ports
-from studio.prefect_setup import prepare_prefect
+from studio.folders import usable_folder
+from studio.prefect_setup import prefect_for_a_run
 from studio.showing import season_document, tell_result
 from studio.telling import print_json, say, tell_progress
 
@@ -36,13 +37,15 @@ def import_manifest(file: Path, *, as_json: bool) -> int:
 
 def run_season(file: Path, out: Path | None, *, as_json: bool) -> int:
     """Run a season to its folder. The exit code says what is left (see `studio/cli.py`)."""
-    from tasks.importing import import_season, require_vendors
+    from tasks.importing import import_season
 
     began = time.monotonic()
+    if out is not None:
+        usable_folder(out)
     tell_progress()
     ports = open_ports()
-    season_id = import_season(ports, file)
-    require_vendors(ports, season_id)
+    season_id = import_season(ports, file, is_run_next=True)
+    usable_folder(out or OUT / ports.seasons.get(season_id).slug)
     exit_code = run_flow(ports, season_id)
     return finish(ports, season_id, out, exit_code, as_json=as_json, seconds=time.monotonic() - began)
 
@@ -52,10 +55,10 @@ def run_flow(ports: Ports, season_id: int) -> int:
     season = ports.seasons.get(season_id)
     if season.finished_sha256 == season.manifest_sha256:
         return 0
-    prepare_prefect(ports.settings.home, ports.settings.prefect_api_url)
-    from flows.render_season import render_season
+    with prefect_for_a_run(ports.settings.home, ports.settings.prefect_api_url):
+        from flows.render_season import render_season
 
-    return asyncio.run(render_season(season.slug))
+        return asyncio.run(render_season(season.slug))
 
 
 def finish(ports: Ports, season_id: int, out: Path | None, exit_code: int, *, as_json: bool, seconds: float) -> int:
@@ -67,5 +70,5 @@ def finish(ports: Ports, season_id: int, out: Path | None, exit_code: int, *, as
     if as_json:
         print_json({**season_document(ports, season_id), "folder": str(folder.absolute()), "exit_code": exit_code})
     else:
-        tell_result(ports, season_id, folder, seconds)
+        tell_result(ports, season_id, folder, seconds, exit_code)
     return exit_code

@@ -16,7 +16,7 @@ import httpx
 
 from domain.errors import NotConfigured
 from providers import wiring
-from studio.prefect_setup import RECORDER
+from studio.prefect_setup import DEFAULTS
 from studio.telling import say
 
 if TYPE_CHECKING:
@@ -63,15 +63,11 @@ def _environ(ports: Ports, api_url: str, port: int) -> dict[str, str]:
     """Prefect's settings for the lasting server: our PostgreSQL, and the UI at its own address."""
     environ = {
         **os.environ,
+        **{name: os.environ.get(name, value) for name, value in DEFAULTS.items()},
         "PREFECT_HOME": str(ports.settings.home / "prefect"),
         "PREFECT_API_URL": api_url,
         "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
         "PREFECT_SERVER_UI_API_URL": api_url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "onmodel",
-        "PREFECT_CLI_PROMPT": "false",
-        f"{RECORDER}_BATCH_SIZE": "100",
-        f"{RECORDER}_READ_BATCH_SIZE": "100",
         "ONMODEL_HOME": str(ports.settings.home),
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"])),
     }

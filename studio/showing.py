@@ -7,10 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domain.jobs import Stage
 from domain.renders import RenderState
 from providers.wiring import open_ports
+from studio.folders import usable_folder
 from studio.telling import print_json, print_table, say
-from tasks.season_facts import clips_of_season, gaps_of_season, season_exit_codes, unpinned_references
+from tasks.season_facts import clips_of_season, gaps_of_season, unpinned_references
+from tasks.todo import things_to_do
 
 if TYPE_CHECKING:
     from domain.renders import Slot
@@ -18,25 +21,17 @@ if TYPE_CHECKING:
 
 
 def show_status(slug: str, *, as_json: bool) -> int:
-    """Characters, slots, money. Exit 0; 2 when there is no such season."""
+    """Characters, slots, money, and what waits for a person. Exit 0; 2 when there is no such season."""
     ports = open_ports()
-    season_id = ports.seasons.by_slug(slug).id
+    document = season_document(ports, ports.seasons.by_slug(slug).id)
     if as_json:
-        print_json(season_document(ports, season_id))
+        print_json(document)
         return 0
-    document = season_document(ports, season_id)
-    print_table(
-        f"{slug}: the cast",
-        ["id", "character", "base model", "status", "why"],
-        [
-            [str(lora["id"]), character["name"], lora["base_model"], lora["status"], lora["reason"]]
-            for character in document["characters"]
-            for lora in character["loras"] or [{"id": "", "base_model": "", "status": "no LoRA", "reason": ""}]
-        ],
-    )
+    tell_cast(document)
     say()
     tell_slots(document)
     say()
+    tell_todo(document)
     tell_money(document)
     return 0
 
@@ -60,6 +55,8 @@ def show_costs(slug: str, *, as_json: bool) -> int:
         )
         return 0
     tell_costs(ports, season.id)
+    say()
+    tell_money(season_document(ports, season.id))
     return 0
 
 
@@ -67,13 +64,15 @@ def write_season(slug: str, folder: Path, *, as_json: bool) -> int:
     """Write report and clips again. Exit 0; 2 when there is no such season."""
     from tasks.reporting import export_season
 
+    usable_folder(folder)
     ports = open_ports()
     season = ports.seasons.by_slug(slug)
     path = export_season(ports, season.id, folder)
     if as_json:
         print_json({"season": slug, "report": str(path.absolute()), "folder": str(folder.absolute())})
     else:
-        say(f"Report: {path}")
+        say(f"Report:  {path}")
+        say(f"Costs:   {folder / 'costs.csv'}")
     return 0
 
 
@@ -108,7 +107,7 @@ def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
         "total_cost_usd": str(spent),
         "video_seconds": season.video_seconds,
         "gaps": list(gaps_of_season(ports, season_id)),
-        "waiting_for": season_exit_codes(ports, season_id),
+        "todo": [item.model_dump(mode="json") for item in things_to_do(ports, season_id)],
         "characters": [
             {
                 "name": character.name,
@@ -149,53 +148,102 @@ def _slot_document(ports: Ports, slot: Slot) -> dict[str, Any]:
     }
 
 
+def tell_cast(document: dict[str, Any]) -> None:
+    """The characters as a table, and what was found out about each LoRA."""
+    rows, findings = [], []
+    for character in document["characters"]:
+        references = "pinned" if character["is_pinned"] else ""
+        for lora in character["loras"]:
+            rows.append([str(lora["id"]), character["name"], lora["base_model"], lora["status"], references])
+            if lora["reason"]:
+                findings.append(f"{character['name']}, {lora['base_model']}: {lora['reason']}")
+        if not character["loras"]:
+            rows.append(["", character["name"], "", "no LoRA", references])
+    print_table(f"{document['season']}: the cast", ["LoRA", "character", "base model", "status", "references"], rows)
+    for finding in findings:
+        say(finding)
+
+
 def tell_slots(document: dict[str, Any]) -> None:
     """The slots as a table."""
     rows = []
     for slot in document["slots"]:
         routes = "; ".join(f"{route['character']}: {route['route']}" for route in slot["routes"])
         rows.append([str(slot["number"]), slot["state"], slot["video_model"] or "", slot["reason"] or routes])
-    print_table("Slots", ["slot", "state", "model", "routes"], rows, right=(0,))
+    print_table(f"{document['season']}: the slots", ["slot", "state", "video model", "routes"], rows, right=(0,))
     if document["gaps"]:
-        say(f"Slots without a clip: {', '.join(map(str, document['gaps']))}")
+        say(f"Without a clip: {_listed(document['gaps'])}.")
+
+
+def tell_todo(document: dict[str, Any]) -> None:
+    """What a person has to do, if anything."""
+    for item in document["todo"]:
+        command = f" Then: {item['command']}" if item["command"] else ""
+        say(f"To do: {item['what']}{': ' + item['why'] if item['why'] else ''}.{command}".replace("..", "."))
 
 
 def tell_money(document: dict[str, Any]) -> None:
     """The budget in one line."""
-    simulated = " (a rehearsal: no money was spent)" if document["is_simulated"] else ""
-    spent, limit = Decimal(document["total_cost_usd"]), Decimal(document["budget_usd"])
-    say(f"Cost {spent:.2f} USD of {limit:.2f}{simulated}")
+    spent, limit, reserved = (Decimal(document[name]) for name in ("total_cost_usd", "budget_usd", "reserved_usd"))
+    held = f", {reserved:.2f} more reserved for jobs under way" if reserved else ""
+    say(f"Cost: {spent:.2f} of {limit:.2f} USD{held}.{_rehearsal(document['is_simulated'])}")
 
 
-def tell_costs(ports: Ports, season_id: int) -> None:
-    """Costs by stage and service, with their sum."""
-    sums: dict[tuple[str, str], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0), Decimal(0)])
+def tell_costs(ports: Ports, season_id: int, *, is_short: bool = False) -> None:
+    """Costs by stage and service in the order of work, with their sum; `is_short` leaves out what cost nothing."""
+    sums: dict[tuple[Stage, str], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0), Decimal(0)])
     for entry in ports.ledger.costs(season_id):
-        line = sums[(entry.stage.value, entry.api_name)]
+        line = sums[(entry.stage, entry.api_name)]
         line[0] += 1
         line[1] += entry.forecast_usd
         line[2] += entry.amount_usd
+    order = list(Stage)
     rows = [
-        [stage, api_name, str(count), f"{forecast:.2f}", f"{amount:.2f}"]
-        for (stage, api_name), (count, forecast, amount) in sums.items()
+        [stage.value, api_name, str(count), f"{forecast:.2f}", f"{amount:.2f}"]
+        for (stage, api_name), (count, forecast, amount) in sorted(
+            sums.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+        )
+        if forecast or amount or not is_short
     ]
-    total = [sum((line[i] for line in sums.values()), Decimal(0)) for i in range(3)]
-    rows.append(["total", "", str(total[0]), f"{total[1]:.2f}", f"{total[2]:.2f}"])
-    print_table("Costs in USD", ["stage", "service", "jobs", "forecast", "cost"], rows, right=(2, 3, 4))
-    if ports.seasons.get(season_id).is_simulated:
-        say("A rehearsal on the sandbox, at fal's list prices: no money was spent.")
+    total = [sum((line[i] for line in sums.values()), Decimal(0)) for i in (1, 2)]
+    rows.append(["total", "", "", f"{total[0]:.2f}", f"{total[1]:.2f}"])
+    print_table("Costs in USD", ["stage", "service", "times", "forecast", "cost"], rows, right=(2, 3, 4))
 
 
-def tell_result(ports: Ports, season_id: int, folder: Path, seconds: float) -> None:
+def tell_result(ports: Ports, season_id: int, folder: Path, seconds: float, exit_code: int) -> None:
     """What a run has made, in a screenful."""
     document = season_document(ports, season_id)
     say()
     tell_slots(document)
     say()
-    tell_costs(ports, season_id)
+    tell_costs(ports, season_id, is_short=True)
+    say()
+    tell_todo(document)
+    tell_money(document)
     say()
     if clips_of_season(ports, season_id):
         say(f"Season:  {folder / 'season.mp4'}")
     say(f"Report:  {folder / 'report.html'}")
     say(f"Costs:   {folder / 'costs.csv'}")
-    say(f"Done in {seconds:.0f} s.")
+    say(f"{OUTCOMES.get(exit_code, 'Done in')} {_spoken(seconds)}.")
+
+
+OUTCOMES = {
+    4: "Stopped by the budget, or by the vendor's account, after",
+    5: "Done, but for what failed, in",
+    6: "Done, but for what waits for you, in",
+}
+
+
+def _listed(numbers: list[int]) -> str:
+    noun = "slot" if len(numbers) == 1 else "slots"
+    return f"{noun} {', '.join(map(str, numbers))}"
+
+
+def _rehearsal(is_simulated: bool) -> str:
+    return " A rehearsal at fal's list prices: no money was spent." if is_simulated else ""
+
+
+def _spoken(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60} s"

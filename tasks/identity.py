@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from domain.characters import LoraStatus
 from domain.clip_identity import judge_clip
 from domain.costs import free_step
+from domain.errors import BadInput
 from domain.identity import (
     Calibration,
     IdentityVerdict,
@@ -127,7 +128,11 @@ def score_render(ports: Ports, render_id: int) -> None:
     for route in render.routes:
         if not _own_pictures(ports, route.character_id):
             continue
-        references, calibration = calibrate(ports, route.character_id)
+        try:
+            references, calibration = calibrate(ports, route.character_id)
+        except BadInput:  # one picture, and nobody else in the season: there is nothing to draw the line with
+            log.warning("slot %d: %s has too few pictures to judge the clip by", render.slot_number, route.name)
+            continue
         scores = [_best_in_frame(ports, frame, references, len(render.routes)) for frame in frames]
         judged = [score for score in scores if score is not None]
         check = lora_control(ports, route.character_id)

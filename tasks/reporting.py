@@ -20,7 +20,6 @@ from domain.applications import CharacterRoute, Route
 from domain.characters import ImageType, LoraStatus
 from domain.costs import CostEntry
 from domain.identity import IdentityVerdict
-from domain.jobs import JobState
 from domain.renders import Render, RenderState, Slot
 from domain.reports import (
     CharacterReport,
@@ -32,14 +31,13 @@ from domain.reports import (
     SlotCharacter,
     SlotReport,
     SlotState,
-    TodoItem,
-    Urgency,
     Verdict,
 )
-from domain.seasons import Character, Season
+from domain.seasons import Character
 from tasks.application import original_references
 from tasks.report_page import write_report
-from tasks.season_facts import clips_of_season, gaps_of_season, unpinned_references
+from tasks.season_facts import clips_of_season, gaps_of_season
+from tasks.todo import RUN_AGAIN, things_to_do
 
 if TYPE_CHECKING:
     from domain.loras import Lora
@@ -53,7 +51,6 @@ ROUTE_LABELS = {
     Route.PREPROCESSED: "LoRA still → video",
     Route.ORIGINALS: "original references",
 }
-RUN_AGAIN = "onmodel run season.yaml"
 STATES = {
     RenderState.RUNNING: SlotState.RUNNING,
     RenderState.DONE: SlotState.DONE,
@@ -134,7 +131,7 @@ def build_report(ports: Ports, season_id: int) -> SeasonReport:
         slots=slot_reports,
         gaps=gaps_of_season(ports, season_id),
         costs=costs,
-        todo=tuple(_todo(ports, season, slot_reports, cast)),
+        todo=things_to_do(ports, season_id),
     )
 
 
@@ -280,34 +277,6 @@ def _cost_lines(entries: list[CostEntry], cast: list[Character]) -> tuple[CostLi
         for entry in entries
         if entry.amount_usd or entry.forecast_usd
     )
-
-
-def _todo(ports: Ports, season: Season, slots: tuple[SlotReport, ...], cast: list[Character]) -> list[TodoItem]:
-    todo = []
-    for slot in slots:
-        if slot.state in (SlotState.FAILED, SlotState.WAITING):
-            urgency = Urgency.DECISION if slot.state is SlotState.WAITING else Urgency.FAILURE
-            todo.append(
-                TodoItem(
-                    urgency=urgency, what=f"Slot {slot.number} has no clip", why=slot.reason or "", command=RUN_AGAIN
-                )
-            )
-    for job in ports.ledger.open_jobs(season.id):
-        if job.state is JobState.SUBMISSION_UNKNOWN:
-            what = f"The answer to {job.api_name} was lost"
-            why = f"Job {job.key} at {job.request.vendor} may be running and paid for: {job.error_message}"
-            todo.append(TodoItem(urgency=Urgency.DECISION, what=what, why=why))
-    for character in cast:
-        for lora in ports.loras.current(character.id):
-            if lora.status is LoraStatus.FAILED:
-                why = lora.status_reason
-                what = f"{character.name}: the LoRA for {lora.base_model} failed"
-                todo.append(TodoItem(urgency=Urgency.FAILURE, what=what, why=why))
-        if season.review and unpinned_references(ports, character.id):
-            command = f"onmodel pin {season.slug} '{character.name}'"
-            what = f"{character.name}: look at the reference sheet and pin it"
-            todo.append(TodoItem(urgency=Urgency.DECISION, what=what, command=command))
-    return todo
 
 
 def _thumb(ports: Ports, sha256: str) -> bytes:
