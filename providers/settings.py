@@ -38,9 +38,9 @@ class Settings(Record):
         storage_url = env.get("ONMODEL_STORAGE_URL") or (home / "blobs").as_uri()
         _check_storage_url(storage_url)
         database_url = env.get("ONMODEL_DATABASE_URL")
-        if database_url and urlsplit(database_url).scheme not in ("postgresql", "postgres"):
+        if database_url and _scheme(database_url) not in ("postgresql", "postgres"):
             raise BadInput(
-                f"ONMODEL_DATABASE_URL starts with {urlsplit(database_url).scheme!r}: "
+                f"ONMODEL_DATABASE_URL starts with {_scheme(database_url)!r}: "
                 "write postgresql://user:password@host/database, or unset it to use the built-in server."
             )
         fal_key = env.get("FAL_KEY") or env.get("FAL_API_KEY")
@@ -56,8 +56,21 @@ class Settings(Record):
         )
 
 
+def _scheme(url: str) -> str:
+    """What stands before `://`; nothing of what follows, which may hold a password."""
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return "something unreadable"
+
+
 def _check_storage_url(url: str) -> None:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise BadInput(
+            "ONMODEL_STORAGE_URL cannot be read: write file:///absolute/folder or s3://bucket/prefix."
+        ) from None
     if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc:
         return
     if parts.scheme == "s3" and parts.netloc:
