@@ -20,7 +20,13 @@ class CastTable(Table):
 
     def of_season(self, season_id: int) -> list[Character]:
         """The characters of the manifest as it stands, in its order."""
-        rows = self._all(f"{_CHARACTER} WHERE season_id = %s AND is_current ORDER BY id", (season_id,))
+        rows = self._all(
+            f"""{_CHARACTER} WHERE season_id = %s AND is_current
+                ORDER BY (SELECT position FROM seasons, jsonb_array_elements(manifest -> 'characters')
+                              WITH ORDINALITY AS entries (entry, position)
+                          WHERE seasons.id = characters.season_id AND entry ->> 'name' = characters.name), id""",
+            (season_id,),
+        )
         return [Character.model_validate(row) for row in rows]
 
     def get(self, character_id: int) -> Character:

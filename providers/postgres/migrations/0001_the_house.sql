@@ -422,3 +422,7 @@ CREATE TRIGGER job_costs_append_only BEFORE UPDATE OR DELETE ON job_costs
     FOR EACH ROW EXECUTE FUNCTION is_append_only();
 CREATE TRIGGER provider_job_events_append_only BEFORE UPDATE OR DELETE ON provider_job_events
     FOR EACH ROW EXECUTE FUNCTION is_append_only();
+CREATE TRIGGER job_costs_no_truncate BEFORE TRUNCATE ON job_costs
+    FOR EACH STATEMENT EXECUTE FUNCTION is_append_only();
+CREATE TRIGGER provider_job_events_no_truncate BEFORE TRUNCATE ON provider_job_events
+    FOR EACH STATEMENT EXECUTE FUNCTION is_append_only();
