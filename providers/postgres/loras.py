@@ -12,8 +12,8 @@ from domain.seasons import Character
 from providers.postgres.rows import Table, as_json
 
 _LORA = """SELECT id, season_id, character_id, character_name, base_model, version, trainer, training_set_id,
-                  training_options, trigger_word, lora_url, sha256, training_images_count, training_steps, training_cost_usd, status,
-                  status_reason, job_keys, created_at FROM character_loras"""
+                  training_options, trigger_word, lora_url, sha256, training_images_count, training_steps,
+                  training_cost_usd, status, status_reason, job_keys, created_at FROM character_loras"""
 _REFERENCE = """SELECT lora_id, character_id, sha256, image_url, prompt, image_type, is_primary, score, job_key
                 FROM character_reference_images"""
 
@@ -53,7 +53,8 @@ class LoraTable(Table):
         """The next version for this character and base, pending."""
         row = self._one(
             """INSERT INTO character_loras (season_id, character_id, character_name, base_model, version, parent,
-                       trainer, training_set_id, training_options, trigger_word, training_images_count, created_by, sha256, lora_url)
+                       trainer, training_set_id, training_options, trigger_word, training_images_count, created_by,
+                       sha256, lora_url)
                SELECT %(season)s, %(character)s, %(name)s, %(base)s, coalesce(max(version), 0) + 1, max(id),
                       %(trainer)s, %(set)s, %(options)s, %(trigger)s, %(images)s, %(by)s, %(sha256)s, %(url)s
                FROM character_loras WHERE character_id = %(character)s AND base_model = %(base)s
