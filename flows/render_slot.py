@@ -63,16 +63,20 @@ async def render_slot(season: SeasonSlug, slot: SlotNumber, lora_id: LoraId = No
 
 
 async def _film(render_id: int) -> None:
-    """Down the table until the slot has its clip; raises what stopped it when no way is left."""
+    """Down the table until the slot has its clip; raises what stopped it when no way is left.
+
+    When the film itself fails, the characters on its highest route step down; the others keep theirs.
+    """
     while True:
         await _draw_stills(render_id)
         routes = await in_thread(render_routes_task, render_id)
-        attempts = 1 + RETRIES[leading_route(routes)]
+        leading = leading_route(routes)
+        attempts = 1 + RETRIES[leading]
         try:
             key = await in_thread(plan_slot_video_task, render_id, attempts)
             key = await buy(key, max_attempts=attempts, backoff_seconds=STILL_BACKOFF_SECONDS)
         except HOPELESS as failure:
-            if not await in_thread(fall_back_task, render_id, failure.message, list(Route), None):
+            if not await in_thread(fall_back_task, render_id, failure.message, [leading], None):
                 raise
         else:
             await in_thread(finish_render_task, render_id, key)

@@ -20,6 +20,11 @@ from providers.media_probe import why
 from providers.ports import ImageFacts, RgbImage
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
+"""What a person may give (issue; also Kling's own limit, fal.md 2.5)."""
+
+MAX_LOADED_BYTES = 100 * 1024 * 1024
+"""What a vendor may return: a large PNG that was paid for is not refused for its size."""
+
 MAX_IMAGE_PIXELS = 50_000_000
 """Declared pixels above which a picture is not even begun: 150 MB once decoded."""
 
@@ -38,8 +43,11 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 
 
 def probe_image(path: Path) -> ImageFacts:
-    """What a picture is, as shown; it is decoded once to be sure that it is whole. Errors as `load_image`."""
-    kind, data = _read_picture(path)
+    """What a picture is, as shown; it is decoded once to be sure that it is whole.
+
+    Errors as `load_image`, and `BadInput` already over 10 MB.
+    """
+    kind, data = _read_picture(path, MAX_IMAGE_BYTES)
     height, width, _ = _decode(kind, data, path).shape
     return ImageFacts(format=kind, width=width, height=height, size_bytes=len(data))
 
@@ -47,10 +55,10 @@ def probe_image(path: Path) -> ImageFacts:
 def load_image(path: Path) -> RgbImage:
     """The picture the right way up, in sRGB, transparency laid on white; height × width × 3, 8 bits.
 
-    `BadInput` with one sentence for what is no JPEG, PNG or WebP, is over 10 MB, declares more than 50
+    `BadInput` with one sentence for what is no JPEG, PNG or WebP, is over 100 MB, declares more than 50
     million pixels (told from the header, nothing is decoded), or is damaged. Of an animation the first picture.
     """
-    kind, data = _read_picture(path)
+    kind, data = _read_picture(path, MAX_LOADED_BYTES)
     return _decode(kind, data, path)
 
 
@@ -74,7 +82,7 @@ def encode_jpeg(image: RgbImage, path: Path, quality: int = 92) -> None:
     _write_whole(path, jpeg_bytes(image, quality))
 
 
-def _read_picture(path: Path) -> tuple[str, bytes]:
+def _read_picture(path: Path, most_bytes: int) -> tuple[str, bytes]:
     """The format and the bytes of a file that is small enough, of a known kind and of sane size."""
     try:
         if path.is_dir():
@@ -84,9 +92,10 @@ def _read_picture(path: Path) -> tuple[str, bytes]:
         if not path.is_file():
             raise BadInput(f"{path} is not an ordinary file; give the path of one picture (JPEG, PNG or WebP).")
         size_bytes = path.stat().st_size
-        if size_bytes > MAX_IMAGE_BYTES:
+        if size_bytes > most_bytes:
             raise BadInput(
-                f"{path} is {size_bytes / 1024 / 1024:.1f} MB; pictures may have at most 10 MB: save it smaller."
+                f"{path} is {size_bytes / 1024 / 1024:.1f} MB; pictures may have at most {most_bytes >> 20} MB: "
+                f"save it smaller."
             )
         data = path.read_bytes()
     except (OSError, ValueError) as error:

@@ -32,7 +32,7 @@ class Settings(Record):
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read every variable. `BadInput` names the variable that makes no sense and what to write."""
         env = os.environ if environ is None else environ
-        home = Path(env.get("ONMODEL_HOME") or Path(env.get("HOME") or "~").expanduser() / ".onmodel")
+        home = Path(env.get("ONMODEL_HOME") or Path(env.get("HOME") or "~").expanduser() / ".onmodel").expanduser()
         if not home.is_absolute():
             home = Path.cwd() / home
         storage_url = env.get("ONMODEL_STORAGE_URL") or (home / "blobs").as_uri()

@@ -163,6 +163,13 @@ class Ports:
 
     # --- vendors ---
 
+    @cached_property
+    def web(self) -> Client:
+        """For files that a person names by a web address. Honours the proxy settings, except on loopback."""
+        from providers.fal.client import open_http
+
+        return open_http()
+
     def vendor(self, name: str) -> Vendor:
         """The adapter of a vendor, opened once; `NotConfigured` when its key is missing."""
         if name not in self._vendors:

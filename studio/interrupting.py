@@ -28,6 +28,8 @@ def leave_on_interrupt() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what signal.signal calls)
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, lambda *_: os._exit(INTERRUPTED))
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[2K")  # the terminal's own ^C
     complain(SENTENCE)
     _silence()
     end = threading.Timer(GRACE_SECONDS, os._exit, [INTERRUPTED])

@@ -62,5 +62,6 @@ def usage_sentence(error: CycloptsError) -> str:
         case MissingArgumentError(argument=argument) if argument is not None:
             what = f"{command} needs a value for {error.keyword or argument.name}."
         case _:
-            what = str(error).strip().rstrip(".") + "."
+            what = str(error).strip()
+            what += "" if what.endswith((".", "?")) else "."
     return f"{what} See: {command} --help"

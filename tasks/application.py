@@ -165,9 +165,12 @@ def _is_intact(ports: Ports, file: BlobRef) -> bool:
 def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None:
     """Resolve a slot anew with an existing LoRA in its character's place. Free; buys nothing by itself.
 
-    `BadInput` when there is no such LoRA, it is not ready, or its character is not in the slot.
+    `BadInput` when there is no such LoRA, it is not ready, its character is not in the slot, or the slot has its clip.
     """
     slot = ports.seasons.slot(season_id, number)
+    render = ports.renders.of_slot(slot.id, slot.entry_sha256)
+    if render is not None and render.state is RenderState.DONE:
+        raise BadInput(f"Slot {number} has its clip already; change its prompt in the manifest to have it made anew.")
     lora = ports.loras.find(lora_id)
     if lora is None or lora.season_id != season_id:
         raise BadInput(f"There is no LoRA {lora_id} in this season; see the LoRA ids with: onmodel status.")
@@ -213,14 +216,17 @@ def still_orders(ports: Ports, render_id: int) -> list[tuple[list[CharacterRoute
     """Each group of preprocessed characters whose LoRAs share a base, with the order for its still. Pure."""
     render = ports.renders.get(render_id)
     plan = plan_of(ports, render)
-    groups = group_by_base(render.routes, plan.cast, _most_loras_in_a_still(ports, plan))
+    groups = group_by_base(render.routes, plan.cast, _most_loras_in_a_still(ports, render, plan))
     return [(group, _still_order(ports, render, plan, group)) for group in groups]
 
 
-def _most_loras_in_a_still(ports: Ports, plan: SlotPlan) -> dict[str, int]:
-    """How many LoRAs the still model of each base takes at once, where its vendor states a limit."""
+def _most_loras_in_a_still(ports: Ports, render: Render, plan: SlotPlan) -> dict[str, int]:
+    """How many LoRAs go into one still of each base: one for an element, else as many as the still model takes."""
+    bases = {lora.base_model for character in plan.cast for lora in character.loras}
+    if model_takes(ports.registry.model(render.video_model)).has_elements:
+        return dict.fromkeys(bases, 1)  # each element shows one character
     limits = {}
-    for base in {lora.base_model for character in plan.cast for lora in character.loras}:
+    for base in bases:
         model = ports.registry.still_model_for(base)
         if model is not None and model.lora is not None and model.lora.max_count is not None:
             limits[base] = model.lora.max_count

@@ -104,7 +104,7 @@ def _check_season(ports: Ports, check: _Check, manifest: SeasonManifest) -> None
             check.image(name, ("slots", i, "scene_references", j))
     if not check.problems:
         for i, entry in enumerate(manifest.characters):
-            _fetch_given_lora(check, entry, ("characters", i, "lora"))
+            _fetch_given_lora(ports, check, entry, ("characters", i, "lora"))
     if check.problems:
         raise BadInput("\n".join(check.problems))
 
@@ -312,7 +312,7 @@ def _keep_given_lora(ports: Ports, check: _Check, entry: CharacterEntry) -> str:
     return f"sha256:{ports.blobs.put_file(path, 'application/octet-stream')}"
 
 
-def _fetch_given_lora(check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
+def _fetch_given_lora(ports: Ports, check: _Check, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
     """A LoRA from the web into the check's folder; streamed, at most 4 GiB."""
     if entry.lora in ("auto", "none", *check.downloads) or _lora_place(entry.lora) != "web":
         return
@@ -320,7 +320,7 @@ def _fetch_given_lora(check: _Check, entry: CharacterEntry, at: tuple[str | int,
 
     path = check.folder / str(len(check.downloads))
     try:
-        with path.open("wb") as file, httpx.stream("GET", entry.lora, follow_redirects=True, timeout=60) as response:
+        with path.open("wb") as file, ports.web.stream("GET", entry.lora, follow_redirects=True) as response:
             response.raise_for_status()
             for chunk in response.iter_bytes(1 << 20):
                 file.write(chunk)

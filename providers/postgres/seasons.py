@@ -86,9 +86,14 @@ class SeasonTable(Table):
         )
 
     def store(self, season: SeasonImport) -> int:
-        """Write a checked manifest whole, or not at all; the season's id. Safe to repeat."""
+        """Write a checked manifest whole, or not at all; the season's id. Safe to repeat.
+
+        `BadInput` when a season that was rehearsed on the sandbox is to become real, or the other way round: its LoRAs,
+        clips and costs would count as what they are not.
+        """
         manifest = season.manifest
         with self._database.transaction() as db:
+            _refuse_change_of_reality(db, season)
             owner_id = _id(
                 db,
                 """INSERT INTO owners (name) VALUES (%s)
@@ -134,6 +139,18 @@ class SeasonTable(Table):
                 _store_character(db, season_id, project_id, character, clip_ids)
             _store_slots(db, season_id, season.slots, clip_ids)
         return season_id
+
+
+def _refuse_change_of_reality(db: Connection[Any], season: SeasonImport) -> None:
+    slug = season.manifest.season
+    known = one(db, "SELECT is_simulated FROM seasons WHERE slug = %s", (slug,))
+    if known is None or known["is_simulated"] == season.is_simulated:
+        return
+    was, wanted = ("a rehearsal on the sandbox", "real") if known["is_simulated"] else ("real", "a rehearsal")
+    raise BadInput(
+        f"The season {slug!r} was {was} so far and its LoRAs, clips and costs stay so: give the one that is {wanted} a "
+        f"slug of its own, such as season: {slug}-{'live' if known['is_simulated'] else 'rehearsal'}."
+    )
 
 
 def _id(db: Connection[Any], query: str, values: tuple[Any, ...]) -> int:
