@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -17,10 +18,13 @@ import httpx
 from domain.errors import NotConfigured
 from providers import wiring
 from studio.prefect_setup import DEFAULTS
-from studio.telling import say
+from studio.telling import say, tell_progress
+from studio.tethered import end_tethered, start_tethered
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
+
+log = logging.getLogger("onmodel.serve")
 
 PROJECT = Path(__file__).resolve().parents[1]
 POOL = "onmodel"
@@ -38,25 +42,36 @@ def serve_forever(port: int) -> int:
     is_over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_over.set())
+    tell_progress()
     try:
-        log = _log_file(ports)
-        children.append(_start(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environ, log))
-        _wait_until_healthy(api_url, children[0], log, is_over)
+        file = _log_file(ports)
+        log.info("starting the Prefect server")
+        children.append(_start(["server", "start", "--host", "127.0.0.1", "--port", str(port)], environ, file))
+        _wait_until_healthy(api_url, children[0], file, is_over)
+        log.info("writing the deployments")
+        for words in (["deployments.setup"], ["prefect", "--no-prompt", "deploy", "--all"]):
+            if not is_over.is_set():
+                _finish(words, environ)
         if not is_over.is_set():
-            _finish(["deployments.setup"], environ)
-            _finish(["prefect", "--no-prompt", "deploy", "--all"], environ)
-            children.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environ, log))
-            say(f"Prefect is at http://127.0.0.1:{port} with a worker and four deployments: train-character,")
-            say("generate-references, render-slot, render-season. Start one there: Deployments, Run, Custom run.")
-            say("A season must be known first: onmodel season import season.yaml")
-            say(f"Log: {log}. Ctrl-C stops it; nothing is lost.")
+            children.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environ, file))
+            _tell(f"http://127.0.0.1:{port}", file)
         while not is_over.wait(0.5):
             dead = next((child for child in children if child.poll() is not None), None)
             if dead is not None:
-                raise NotConfigured(f"Prefect ended by itself (exit {dead.returncode}); its last words are in {log}.")
+                raise NotConfigured(f"Prefect ended by itself (exit {dead.returncode}); its last words are in {file}.")
+        say("Stopping the worker and the server.")
     finally:
-        _end(children)
+        for child in reversed(children):  # the worker first, then the server
+            end_tethered(child)
     return 0
+
+
+def _tell(address: str, file: Path) -> None:
+    say(f"Prefect is at {address} with a worker and four deployments:")
+    say("train-character, generate-references, render-slot, render-season.")
+    say(f"Start one at {address}/deployments: open it, then Run, Custom run.")
+    say("A season must be known first: onmodel season import season.yaml")
+    say(f"Its log is {file}. Ctrl-C stops it all; nothing is lost.")
 
 
 def _environ(ports: Ports, api_url: str, port: int) -> dict[str, str]:
@@ -77,16 +92,7 @@ def _environ(ports: Ports, api_url: str, port: int) -> dict[str, str]:
 
 
 def _start(arguments: list[str], environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefect", *arguments],
-            cwd=PROJECT,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    return start_tethered([sys.executable, "-m", "prefect", *arguments], folder=PROJECT, environ=environ, log=log)
 
 
 def _finish(arguments: list[str], environ: dict[str, str]) -> None:
@@ -99,10 +105,11 @@ def _finish(arguments: list[str], environ: dict[str, str]) -> None:
         capture_output=True,
         text=True,
         check=False,
+        start_new_session=True,  # Ctrl-C is for us: we let it finish, then end everything in order
     )
     if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip()[-600:]
-        raise NotConfigured(f"{' '.join(arguments)} failed: {words}")
+        words = " ".join((done.stderr or done.stdout).split())[-600:]
+        raise NotConfigured(f"python -m {' '.join(arguments)} failed: {words}")
 
 
 def _wait_until_healthy(api_url: str, server: subprocess.Popen[bytes], log: Path, is_over: threading.Event) -> None:
@@ -135,15 +142,3 @@ def _log_file(ports: Ports) -> Path:
     folder = ports.settings.home / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "serve.log"
-
-
-def _end(children: list[subprocess.Popen[bytes]]) -> None:
-    """Worker first, then the server: asked to end, and killed when they do not."""
-    for child in reversed(children):
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
