@@ -303,11 +303,12 @@ class _Watch:
         if pid == self._main:
             return "main"
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if self._mark not in command and self._mark not in Path(f"/proc/{pid}/environ").read_bytes():
+        family = next((role for (known, _), role in self._role_of.items() if known == parent and role), "")
+        is_ours = family or self._mark in command or self._mark in Path(f"/proc/{pid}/environ").read_bytes()
+        if not is_ours:
             return None
         program = Path(command.split(b"\0")[0].decode(errors="replace")).name
         if "ffmpeg" in program:
-            family = next((role for (known, _), role in self._role_of.items() if known == parent and role), "")
             return {"main": "ffmpeg of the assembly", "drawing": "ffmpeg of the drawing"}.get(
                 family, "ffmpeg of the sandbox"
             )

@@ -202,7 +202,7 @@ def read_proofs(home: Path) -> list[Proof]:
         cast = ports.cast.of_season(ports.seasons.by_slug(SLUG).id)
         return [_proof(ports, character.id, cast[(i + 1) % len(cast)].id) for i, character in enumerate(cast)]
     finally:
-        ports.database.close()
+        ports.close()
 
 
 def _proof(ports: Ports, character_id: int, other_id: int) -> Proof:
