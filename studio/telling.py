@@ -33,8 +33,8 @@ def complain(message: str) -> None:
     console = _console(sys.stderr)
     for line in message.splitlines():
         for number, part in enumerate(_wrapped(line, console, indent=len("onmodel: "))):
-            lead = Text("onmodel: ", style="bold red") if number == 0 else Text("         ")
-            console.print(lead + Text(part), soft_wrap=True)
+            lead = "onmodel: " if number == 0 else "         "
+            console.print(Text.assemble((lead, "bold red"), part), soft_wrap=True)
 
 
 def keep_traceback() -> Path:
@@ -99,8 +99,8 @@ class ProgressLines(logging.Handler):
         parts = _wrapped(record.getMessage(), self._console, indent=CLOCK_WIDTH)
         self._wipe()
         for number, part in enumerate(parts):
-            lead = Text(self._time() if number == 0 else " " * CLOCK_WIDTH, style="dim")
-            self._console.print(lead + Text(part, style=style), soft_wrap=True)
+            lead = self._time() if number == 0 else " " * CLOCK_WIDTH
+            self._console.print(Text.assemble((lead, "dim"), (part, style)), soft_wrap=True)
 
     def close(self) -> None:
         """Stop the clock and leave the cursor at the start of an empty line. Safe to repeat."""
