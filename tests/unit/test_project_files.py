@@ -211,15 +211,23 @@ def test_every_file_that_the_documents_link_to_is_there() -> None:
     assert missing == []
 
 
-def test_the_readme_tells_every_command_and_every_setting() -> None:
+def test_the_readme_tells_every_command_and_no_other() -> None:
+    from studio.cli import app, season_app
+
+    readme = (ROOT / "README.md").read_text("utf-8")
+    commands = {name for name in app if not name.startswith("-")} - {"season"}
+    commands |= {f"season {name}" for name in season_app if not name.startswith("-")}
+    assert "run" in commands
+    assert commands == set(re.findall(r"^\| `onmodel ((?:season )?[a-z]+)", readme, re.M))
+
+
+def test_the_readme_tells_every_setting_and_no_other() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     settings = (ROOT / "providers/settings.py").read_text("utf-8")
-    variables = set(re.findall(r'env\.get\("([A-Z_0-9]+)"\)', settings)) - {"HOME"}
-    assert {name for name in variables if name not in readme} == set()
-    cli = (ROOT / "studio/cli.py").read_text("utf-8")
-    commands = set(re.findall(r"^@app\.command\ndef (\w+)", cli, re.M))
-    assert commands
-    assert {name for name in commands if f"onmodel {name}" not in readme} == set()
+    read = set(re.findall(r'env\.get\("([A-Z_0-9]+)"\)', settings)) - {"HOME"}
+    assert "ONMODEL_HOME" in read
+    assert {name for name in read if name not in readme} == set()
+    assert set(re.findall(r"^\| `(ONMODEL_[A-Z_0-9]+)`", readme, re.M)) <= read
 
 
 def test_the_manifest_page_names_every_field() -> None:
