@@ -69,7 +69,12 @@ def png_bytes(image: RgbImage) -> bytes:
 
 def jpeg_bytes(image: RgbImage, quality: int = 92) -> bytes:
     """A JPEG without chroma subsampling from quality 90 up; equal pictures give equal bytes."""
-    return _encoded(image, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, optimize=True)
+    subsampling = 0 if quality >= 90 else 2
+    try:
+        return _encoded(image, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
+    except OSError:
+        # Pillow 13.0 optimises in one buffer of a byte per pixel, which a picture like noise does not fit in.
+        return _encoded(image, "JPEG", quality=quality, subsampling=subsampling, optimize=False)
 
 
 def encode_png(image: RgbImage, path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -34,6 +35,7 @@ from domain.renders import Render, RenderState, Slot, SlotPlan
 from domain.seasons import Character, SlotEntry
 from providers.ports import LoraUse, StillOrder
 from providers.wiring import open_ports
+from tasks.frames import harvest_clip
 from tasks.jobs import plan_job
 from tasks.view_orders import still_job
 
@@ -130,7 +132,7 @@ def _at_render(ports: Ports, character: Character) -> CharacterAtRender:
         loras=loras,
         pinned_frontal=_picture(pinned.frontal_sha256, "frontal") if pinned else None,
         pinned_references=tuple(_picture(sha256, "reference") for sha256 in pinned.reference_sha256s) if pinned else (),
-        originals=original_references(ports, character.id),
+        originals=_originals(ports, character.id),
     )
 
 
@@ -199,9 +201,35 @@ def original_references(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
     training_set = ports.cast.latest_training_set(character_id)
     if training_set is None:
         stills = ports.cast.stills(character_id, "training")
-        return tuple(still.ref() for still in stills[:ORIGINALS_READ])
+        if stills:
+            return tuple(still.ref() for still in stills[:ORIGINALS_READ])
+        return _best_frames(ports, character_id)
     best = sorted(training_set.trained, key=lambda image: -(image.sharpness or 0.0))[:ORIGINALS_READ]
     return tuple(BlobRef(sha256=i.sha256, media_type=i.media_type, file_name=i.file_name) for i in best)
+
+
+def _originals(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
+    """The original references; of a character that has only clips and is not trained, these are looked at first."""
+    found = original_references(ports, character_id)
+    if found:
+        return found
+    for clip in ports.cast.clips(character_id):
+        harvest_clip(ports, clip.id)
+    return original_references(ports, character_id)
+
+
+def _best_frames(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
+    """The sharpest frame of each of its clips, then the next ones."""
+    by_clip = [
+        sorted((f for f in ports.cast.frames(clip.id) if f.is_kept), key=lambda frame: -frame.sharpness)
+        for clip in ports.cast.clips(character_id)
+    ]
+    ranked = [frame for rank in zip_longest(*by_clip) for frame in rank if frame is not None]
+    return tuple(
+        BlobRef(sha256=frame.sha256, media_type="image/png", file_name=f"frame-{number}.png")
+        for number, frame in enumerate(ranked[:ORIGINALS_READ], 1)
+        if frame.sha256 is not None
+    )
 
 
 # --- stills with a LoRA ---
