@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from domain.characters import LoraStatus
 from domain.clip_identity import judge_clip
 from domain.costs import free_step
-from domain.errors import BadInput
+from domain.errors import BadInput, BadTrainingSet
 from domain.identity import (
     Calibration,
     IdentityVerdict,
@@ -43,10 +43,20 @@ STRANGERS_PER_CHARACTER = 8
 
 
 def plan_views(ports: Ports, lora_id: int) -> list[str]:
-    """The jobs of the identity check, each view with the LoRA and then without it. Reserves money, spends none."""
+    """The jobs of the identity check, each view with the LoRA and then without it. Reserves money, spends none.
+
+    `BadTrainingSet` when there would be nothing to judge the views by.
+    """
     lora = ports.loras.get(lora_id)
     season = ports.seasons.get(lora.season_id)
     character = ports.cast.get(lora.character_id)
+    try:
+        calibrate(ports, character.id)
+    except BadInput as nothing:
+        raise BadTrainingSet(
+            f"The LoRA of {character.name} cannot be judged, because there is too little to compare its pictures with: "
+            f"give at least two images or references of {character.name}."
+        ) from nothing
     keys = []
     for number, view in enumerate(IDENTITY_VIEWS):
         for scale in (1.0, 0.0):
@@ -172,7 +182,8 @@ def _own_pictures(ports: Ports, character_id: int) -> list[tuple[Appearance, boo
         named = [(image.sha256, False) for image in training_set.trained]
         named += [(image.sha256, True) for image in training_set.held_out]
     else:
-        named = [(still.sha256, False) for still in ports.cast.stills(character_id, "reference")]
+        stills = [still for role in ("reference", "training") for still in ports.cast.stills(character_id, role)]
+        named = [(sha256, False) for sha256 in dict.fromkeys(still.sha256 for still in stills)]
     looks = [(ports.describe(sha256), is_held_out) for sha256, is_held_out in named]
     return [(look, is_held_out) for look, is_held_out in looks if look.abstained_because is None]
 
