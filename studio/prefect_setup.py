@@ -21,15 +21,19 @@ DEFAULTS = {
 (prefect.md section 2)."""
 
 
+def set_defaults(home: Path) -> None:
+    """Our settings, each only where the person has none of their own. To be called before Prefect is imported."""
+    for name, value in {**DEFAULTS, "PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_LEVEL": "CRITICAL"}.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def prefect_for_a_run(home: Path, api_url: str | None) -> Iterator[None]:
     """Prefect ready to run a flow in this process: at `api_url`, or at a temporary server that ends with the run.
 
-    Each of our settings gives way to the person's own. `NotConfigured` when the temporary server does not come up.
+    `NotConfigured` when the temporary server does not come up.
     """
-    quiet = {**DEFAULTS, "PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_LEVEL": "CRITICAL"}
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)
+    set_defaults(home)
     if api_url is not None:
         yield
         return

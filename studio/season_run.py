@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from providers.wiring import open_ports
 from studio.folders import usable_folder
-from studio.prefect_setup import prefect_for_a_run
+from studio.prefect_setup import prefect_for_a_run, set_defaults
 from studio.showing import season_document, tell_result
 from studio.telling import print_json, say, tell_progress
 
@@ -63,6 +63,7 @@ def run_flow(ports: Ports, season_id: int) -> int:
 
 def finish(ports: Ports, season_id: int, out: Path | None, exit_code: int, *, as_json: bool, seconds: float) -> int:
     """Write the results and say what came of the run."""
+    set_defaults(ports.settings.home)  # what writes reports also holds Prefect's tasks
     from tasks.reporting import export_season
 
     folder = out or OUT / ports.seasons.get(season_id).slug

@@ -11,6 +11,7 @@ from domain.jobs import Stage
 from domain.renders import RenderState
 from providers.wiring import open_ports
 from studio.folders import usable_folder
+from studio.prefect_setup import set_defaults
 from studio.telling import print_json, print_table, say
 from tasks.season_facts import clips_of_season, gaps_of_season, unpinned_references
 from tasks.todo import things_to_do
@@ -62,10 +63,11 @@ def show_costs(slug: str, *, as_json: bool) -> int:
 
 def write_season(slug: str, folder: Path, *, as_json: bool) -> int:
     """Write report and clips again. Exit 0; 2 when there is no such season."""
-    from tasks.reporting import export_season
-
     usable_folder(folder)
     ports = open_ports()
+    set_defaults(ports.settings.home)  # what writes reports also holds Prefect's tasks
+    from tasks.reporting import export_season
+
     season = ports.seasons.by_slug(slug)
     path = export_season(ports, season.id, folder)
     if as_json:
@@ -78,10 +80,11 @@ def write_season(slug: str, folder: Path, *, as_json: bool) -> int:
 
 def pin_references(slug: str, name: str, *, as_json: bool) -> int:
     """Pin a character to the reference set that waits. Exit 0; 2 when nothing waits."""
+    ports = open_ports()
+    set_defaults(ports.settings.home)  # what pins also holds Prefect's tasks
     from domain.errors import BadInput
     from tasks.references import pin_character
 
-    ports = open_ports()
     character = ports.cast.named(ports.seasons.by_slug(slug).id, name)
     lora_id = unpinned_references(ports, character.id)
     if lora_id is None:
