@@ -3,6 +3,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lock format clean install
 
+# What a person's shell sets for Python is not part of the project: with PYTHONUNBUFFERED two of our bugs went unseen.
+unexport PYTHONHOME PYTHONPATH PYTHONUNBUFFERED
+
 PYTHON_FILES := domain providers tasks flows studio deployments benchmarks tests .ci
 RUN := .venv/bin/python -m
 
