@@ -13,7 +13,7 @@ from domain.registry import Registry
 from providers.wiring import Ports
 from tasks.application import start_render
 from tasks.rendering import video_job
-from tests.acceptance.season_fixtures import Harbor, Studio
+from tests.acceptance.season_homes import Harbor, Studio
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
