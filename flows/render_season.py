@@ -12,7 +12,7 @@ from pydantic import Field
 from domain.errors import OutOfCredit, OverBudget, Retryable, SubmissionUnknown, worst_exit_code
 from flows.generate_references import generate_references
 from flows.render_slot import render_slot
-from flows.running import in_thread
+from flows.running import in_thread, one_client
 from flows.train_character import gather_material, train_character
 from flows.words import SeasonSlug, publish_season
 from tasks.assembly import assemble_season_task
@@ -39,15 +39,16 @@ async def render_season(season: SeasonSlug, slots_at_once: SlotsAtOnce = 4) -> i
         season: The season's slug, as in its manifest. It must have been imported: onmodel season import season.yaml
         slots_at_once: Slots rendered side by side.
     """
-    work = await in_thread(season_work_task, season)
-    cast = [await in_thread(character_work_task, season, name) for name in work.character_names]
-    await asyncio.gather(*(gather_material(character) for character in cast))
-    codes = await asyncio.gather(*(_prepare(season, name) for name in work.character_names))
-    if STOPS not in codes:
-        await _render_slots(season, work, codes, slots_at_once)
-    await in_thread(assemble_season_task, work.season_id)
-    await publish_season(season)
-    return worst_exit_code([*codes, *await in_thread(season_exit_codes_task, work.season_id)])
+    with one_client():
+        work = await in_thread(season_work_task, season)
+        cast = [await in_thread(character_work_task, season, name) for name in work.character_names]
+        await asyncio.gather(*(gather_material(character) for character in cast))
+        codes = await asyncio.gather(*(_prepare(season, name) for name in work.character_names))
+        if STOPS not in codes:
+            await _render_slots(season, work, codes, slots_at_once)
+        await in_thread(assemble_season_task, work.season_id)
+        await publish_season(season)
+        return worst_exit_code([*codes, *await in_thread(season_exit_codes_task, work.season_id)])
 
 
 async def _render_slots(season: str, work: SeasonWork, codes: list[int], slots_at_once: int) -> None:

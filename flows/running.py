@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
+from prefect.context import SyncClientContext
 
 from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
 from tasks.jobs import await_job_task, plan_again_task, submit_job_task, wait_before_retry
@@ -29,6 +31,17 @@ WAITING_THREADS = 64
 @cache
 def _waiters() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(WAITING_THREADS, thread_name_prefix="onmodel-wait")
+
+
+@contextmanager
+def one_client() -> Iterator[None]:
+    """One client of Prefect's API for all tasks and flows started inside, instead of two for each task.
+
+    A client reads the certificates and opens a connection when it is made: 50 ms of the CPU per task (Prefect 3.8.8,
+    benchmarks/demo_time.py, 2026-11-20). httpx lets threads share it.
+    """
+    with SyncClientContext.get_or_create():
+        yield
 
 
 async def in_thread(task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
