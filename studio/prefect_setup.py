@@ -41,9 +41,11 @@ def prefect_for_a_run(home: Path, api_url: str | None) -> Iterator[None]:
 
     server = TemporaryServer(home)
     try:
-        import prefect  # noqa: F401 (takes as long as the server's start, so that neither waits for the other)
+        # Prefect reads its settings when it is imported, which takes as long as the server's start.
+        os.environ["PREFECT_API_URL"] = server.api_url
+        import prefect  # noqa: F401
 
-        os.environ["PREFECT_API_URL"] = server.api_url()
+        server.wait_until_ready()
         yield
     finally:
         server.stop()

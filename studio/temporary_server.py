@@ -26,7 +26,10 @@ _FLAGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_
 
 
 class TemporaryServer:
-    """A server being started; `api_url()` waits until it answers. It ends with this process."""
+    """A server being started; its address is known at once, and `wait_until_ready` says when it answers.
+
+    It ends with this process, however that ends.
+    """
 
     def __init__(self, home: Path) -> None:
         self._log = _open_log(home)
@@ -39,22 +42,27 @@ class TemporaryServer:
                 stderr=output,
                 start_new_session=True,
             )
+        self.api_url = f"http://127.0.0.1:{self._read_line()}/api"
 
-    def api_url(self) -> str:
-        """The address of its API once it answers. `NotConfigured` when it does not come up."""
+    def wait_until_ready(self) -> None:
+        """Return when it answers. `NotConfigured` when it does not come up."""
+        self._read_line()
+
+    def _read_line(self) -> str:
+        """What the server says next: its port, then that it is ready."""
         assert self._process.stdout is not None
-        began = time.monotonic()
         late = threading.Timer(START_SECONDS, self._process.kill)
         late.daemon = True
         late.start()
-        port = self._process.stdout.readline().strip()
+        line = self._process.stdout.readline().decode().strip()
         late.cancel()
-        if not port:
+        if not line:
+            self.stop()
             raise NotConfigured(
-                f"Prefect's temporary server did not come up ({time.monotonic() - began:.0f} s): its last words are in "
-                f"{self._log}. Run this again, or set PREFECT_API_URL to a server of your own."
+                f"Prefect's temporary server did not come up: its last words are in {self._log}. "
+                "Run this again, or set PREFECT_API_URL to a server of your own."
             )
-        return f"http://127.0.0.1:{int(port)}/api"
+        return line
 
     def stop(self) -> None:
         """Let it finish what it was told, and end. Safe to repeat."""
@@ -78,18 +86,20 @@ def _open_log(home: Path) -> Path:
 
 
 def main() -> None:
-    """The server process: says its port on stdout when it answers, ends when stdin does."""
-    import uvicorn
-
+    """The server process: says its port on stdout, then that it answers, and ends when stdin does."""
     place = socket.socket()
     place.bind(("127.0.0.1", 0))
+    os.write(1, f"{place.getsockname()[1]}\n".encode())
+
+    import uvicorn
+
     app = "prefect.server.api.server:create_app"
     server = uvicorn.Server(uvicorn.Config(app, factory=True, log_level="error", lifespan="on"))
 
     def watch() -> None:
         while not server.started:
             time.sleep(POLL_SECONDS)
-        os.write(1, f"{place.getsockname()[1]}\n".encode())
+        os.write(1, b"ready\n")
 
     def leave_with_parent() -> None:
         while os.read(0, 1024):

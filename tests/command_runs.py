@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
+
+from providers.sandbox.launcher import stop_sandbox
+from tests.postgres_fixtures import open_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_SECONDS = 120.0
@@ -33,6 +41,22 @@ class Ended(NamedTuple):
         """The one JSON document on stdout; fails when there is more or less."""
         found: dict[str, Any] = json.loads(self.out)
         return found
+
+
+@contextmanager
+def own_machine(server_url: str) -> Iterator[Machine]:
+    """A machine with a new folder and a new database; its sandbox is stopped and both are taken away in the end."""
+    folder, name = open_folder(), f"om_test_{secrets.token_hex(6)}"
+    with psycopg.connect(server_url, autocommit=True) as db:
+        db.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    machine = Machine(folder, urlsplit(server_url)._replace(path=f"/{name}").geturl())
+    try:
+        yield machine
+    finally:
+        stop_sandbox(machine.home)
+        with psycopg.connect(server_url, autocommit=True) as db:
+            db.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        shutil.rmtree(folder)
 
 
 class Machine:

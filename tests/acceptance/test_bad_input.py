@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,12 +14,10 @@ import pytest
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
-from psycopg import sql
 
-from providers.sandbox.launcher import control, find_sandbox, stop_sandbox
-from tests.command_runs import Machine
+from providers.sandbox.launcher import control, find_sandbox
+from tests.command_runs import Machine, own_machine
 from tests.media_samples import drawn_frame, make_clip, make_sound
-from tests.postgres_fixtures import open_folder
 
 GOOD = """\
 season: good
@@ -36,24 +33,13 @@ SQL = "'); DROP TABLE onmodel.seasons; --"
 @pytest.fixture(scope="module")
 def machine(server_url: str) -> Iterator[Machine]:
     """A machine with one good season, good and bad files beside it, and no key."""
-    folder = open_folder()
-    with psycopg.connect(server_url, autocommit=True) as db:
-        db.execute("CREATE DATABASE om_bad_input")
-    machine = Machine(folder, server_url.rsplit("/", 1)[0] + "/om_bad_input" + _query(server_url))
-    _write_files(folder)
-    good = machine.onmodel("season", "import", machine.write(GOOD, "good.yaml"))
-    assert good.exit_code == 0, good.err
-    yield machine
-    vendor = find_sandbox(machine.home)
-    assert vendor is None or control(vendor.url, "GET", "counters")["posts"] == {}
-    stop_sandbox(machine.home)
-    with psycopg.connect(server_url, autocommit=True) as db:
-        db.execute(sql.SQL("DROP DATABASE om_bad_input WITH (FORCE)"))
-    shutil.rmtree(folder)
-
-
-def _query(url: str) -> str:
-    return f"?{url.partition('?')[2]}" if "?" in url.rsplit("/", 1)[1] else ""
+    with own_machine(server_url) as machine:
+        _write_files(machine.folder)
+        good = machine.onmodel("season", "import", machine.write(GOOD, "good.yaml"))
+        assert good.exit_code == 0, good.err
+        yield machine
+        vendor = find_sandbox(machine.home)
+        assert vendor is None or control(vendor.url, "GET", "counters")["posts"] == {}
 
 
 def _write_files(folder: Path) -> None:

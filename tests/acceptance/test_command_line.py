@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,18 +15,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from PIL import Image
-from psycopg import sql
 
 from domain.errors import BadInput
-from providers.sandbox.launcher import control, ensure_sandbox, find_sandbox, stop_sandbox
-from tests.command_runs import ROOT, Machine
+from providers.sandbox.launcher import control, ensure_sandbox, find_sandbox
+from tests.command_runs import ROOT, Machine, own_machine
 from tests.media_samples import drawn_frame
-from tests.postgres_fixtures import open_folder
 
 HEAVY = ["prefect", "numpy", "av", "psycopg", "boto3", "httpx", "pydantic", "fal_client", "PIL", "yaml", "jinja2"]
 COMMANDS = ["demo", "run", "season", "status", "costs", "report", "pin", "doctor", "serve", "sandbox", "stop"]
@@ -47,19 +42,12 @@ slots:
 @pytest.fixture(scope="module")
 def machine(server_url: str) -> Iterator[Machine]:
     """A machine whose season is imported and not yet run; its sandbox makes small videos."""
-    folder = open_folder()
-    with psycopg.connect(server_url, autocommit=True) as db:
-        db.execute("CREATE DATABASE om_command_line")
-    machine = Machine(folder, urlsplit(server_url)._replace(path="/om_command_line").geturl())
-    for number, name in enumerate(("ana", "bo")):
-        Image.fromarray(drawn_frame(9 * number, 640, 640)).save(folder / f"{name}.png")
-    ended = machine.onmodel("season", "import", machine.write(SEASON))
-    assert ended.exit_code == 0, ended.err
-    yield machine
-    stop_sandbox(machine.home)
-    with psycopg.connect(server_url, autocommit=True) as db:
-        db.execute(sql.SQL("DROP DATABASE om_command_line WITH (FORCE)"))
-    shutil.rmtree(folder)
+    with own_machine(server_url) as machine:
+        for number, name in enumerate(("ana", "bo")):
+            Image.fromarray(drawn_frame(9 * number, 640, 640)).save(machine.folder / f"{name}.png")
+        ended = machine.onmodel("season", "import", machine.write(SEASON))
+        assert ended.exit_code == 0, ended.err
+        yield machine
 
 
 # --- help and usage ---
@@ -254,6 +242,9 @@ def test_ctrl_c_ends_a_run_at_once_and_the_same_command_finishes_it_without_payi
     _wait_until_none(machine, "studio.temporary_server")
 
     second = Terminal(machine, "run", "season.yaml")
+    second.read_until("slot 3 is rendered")
+    assert len(_processes_of(machine, "studio.temporary_server")) == 1
+    assert not _processes_of(machine, "uvicorn"), "Prefect has started a server of its own"
     assert second.finish() == 0, second.seen
     assert max(len(line) for line in second.lines) <= COLUMNS
     assert "Season:  onmodel-out/little/season.mp4" in second.lines

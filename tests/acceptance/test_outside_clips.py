@@ -6,23 +6,18 @@ ffmpeg's own sources make them (fractals, the game of life, a test pattern). On 
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
-import psycopg
 import pytest
 from PIL import Image
-from psycopg import sql
 
 from providers import media_pictures
 from providers.media import FfmpegMediaTools, find_ffmpeg
-from providers.sandbox.launcher import ensure_sandbox, stop_sandbox
-from tests.command_runs import Machine
-from tests.postgres_fixtures import open_folder
+from providers.sandbox.launcher import ensure_sandbox
+from tests.command_runs import Machine, own_machine
 
 CLIPS = {
     # A fractal that is flown into, as a phone films it: portrait, HEVC, an odd rate.
@@ -57,19 +52,12 @@ WON = (1, 2, 3, 4)
 @pytest.fixture
 def machine(server_url: str) -> Iterator[Machine]:
     """A machine with the clips; its sandbox makes small videos."""
-    folder = open_folder()
-    with psycopg.connect(server_url, autocommit=True) as db:
-        db.execute("CREATE DATABASE om_outside_clips")
-    machine = Machine(folder, urlsplit(server_url)._replace(path="/om_outside_clips").geturl())
-    for name, recipe in CLIPS.items():
-        command = [find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", *recipe.split(), str(folder / name)]
-        subprocess.run(command, check=True, timeout=60)
-    ensure_sandbox(machine.home, more_arguments=("--max-video-height", "240"))
-    yield machine
-    stop_sandbox(machine.home)
-    with psycopg.connect(server_url, autocommit=True) as db:
-        db.execute(sql.SQL("DROP DATABASE om_outside_clips WITH (FORCE)"))
-    shutil.rmtree(folder)
+    with own_machine(server_url) as machine:
+        for name, recipe in CLIPS.items():
+            command = [find_ffmpeg(), "-nostdin", "-hide_banner", "-loglevel", "error", *recipe.split()]
+            subprocess.run([*command, str(machine.folder / name)], check=True, timeout=120)
+        ensure_sandbox(machine.home, more_arguments=("--max-video-height", "240"))
+        yield machine
 
 
 def test_clips_of_any_make_are_learned_from_and_assembled(machine: Machine, prefect_url: str) -> None:
