@@ -240,11 +240,13 @@ def close_sandbox(home: Path) -> bool:
     return stop_sandbox(home)
 
 
-def close_embedded_server(home: Path) -> None:
-    """Stop the built-in PostgreSQL of a home; no error when it does not run."""
-    from providers.postgres.embedded import stop_server
+def close_embedded_server(home: Path) -> bool:
+    """Stop the built-in PostgreSQL of a home; False when it did not run."""
+    from providers.postgres.embedded import server_status, stop_server
 
+    was_running = server_status(home).is_running
     stop_server(home)
+    return was_running
 
 
 def prefect_database_url(server: EmbeddedServer) -> str:

@@ -31,9 +31,12 @@ def run_sandbox(faults: str | None, *, tls: bool) -> int:
 def stop_everything() -> int:
     """Stop the built-in database and the sandbox of this home. No error when they are not running."""
     ports = wiring.open_ports()
-    if wiring.close_sandbox(ports.settings.home):
+    was_sandbox = wiring.close_sandbox(ports.settings.home)
+    was_database = ports.settings.database_url is None and wiring.close_embedded_server(ports.settings.home)
+    if was_sandbox:
         say("The sandbox is stopped.")
-    if ports.settings.database_url is None:
-        wiring.close_embedded_server(ports.settings.home)
+    if was_database:
         say("The built-in database is stopped; its data stays.")
+    if not was_sandbox and not was_database:
+        say("Nothing was running.")
     return 0

@@ -76,6 +76,10 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
         )
     if character.min_images < DEFAULT_MIN_IMAGES:
         warnings.append(f"min_images was lowered to {character.min_images}: expect a weaker likeness.")
+    if small := sum(min(c.width, c.height) < SMALLEST_SIDE for c in distinct):
+        warnings.append(
+            f"{small} frames are under {SMALLEST_SIDE} pixels: the trainer enlarges them."
+        )
     chosen = _fair_share(distinct, TRAINED_AIM + HELD_OUT_AIM)
     hold = held_out_count(len(chosen), character.min_images)
     if hold < 3:

@@ -8,6 +8,7 @@ because no sharpness scale holds across clips (embedded_parts.md section 4); nea
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ LONGEST_SAMPLED_SECONDS = 120.0
 BLUR_SHARE_OF_MEDIAN = 0.35
 DARKEST, BRIGHTEST = 0.10, 0.96
 DUPLICATE_BITS = 8
+FEW_KEPT = 3
 
 
 def harvest_clip(ports: Ports, clip_id: int) -> int:
@@ -55,8 +57,16 @@ def harvest_clip(ports: Ports, clip_id: int) -> int:
         free_step(clip.season_id, Stage.FRAMES, "onmodel", "done on this machine", f"frames:{clip_id}")
     )
     kept = sum(frame.is_kept for frame in frames)
-    log.info("%s: %d of %d frames kept", clip.source_name, kept, len(frames))
+    log.info("%s: %d of %d frames kept%s", clip.source_name, kept, len(frames), _why_so_few(kept, reasons))
     return kept
+
+
+def _why_so_few(kept: int, reasons: list[str]) -> str:
+    """The commonest reason, where nothing or next to nothing of a clip was kept."""
+    if kept >= FEW_KEPT or kept == len(reasons):
+        return ""
+    reason, count = Counter(reason.split(" (")[0] for reason in reasons if reason).most_common(1)[0]
+    return f"; {count} are {reason}" if not reason.startswith("nearly") else f"; {count} are nearly alike"
 
 
 def judge_samples(samples: Sequence[SampledFrame]) -> list[str]:

@@ -88,8 +88,8 @@ class Reel(Record):
 
     file_name: str
     shots: tuple[Shot, ...]
-    width: int = 854
-    height: int = 480
+    width: int = 960
+    height: int = 540
     frames_per_second: int = 24
     sound: str | None = None
 

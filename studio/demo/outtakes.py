@@ -76,8 +76,8 @@ OUTTAKES: Final[tuple[Reel, ...]] = (
     ),
     Reel(
         file_name="mei-market-portrait.mp4",
-        width=480,
-        height=854,
+        width=540,
+        height=960,
         frames_per_second=25,
         shots=(
             Shot(
