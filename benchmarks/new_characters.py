@@ -79,19 +79,22 @@ def main() -> int:
     try:
         code = run_onmodel(manifest, home, folder / "out")
         took = time.monotonic() - drawn
+        if code:
+            print(f"onmodel run ended with exit code {code}: nothing to judge", file=sys.stderr)  # noqa: T201
+            return code
         proofs = read_proofs(home)
     finally:
         close_home(home)
         if asked.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
     cpu = sum(getattr(resource.getrusage(resource.RUSAGE_CHILDREN), name) for name in ("ru_utime", "ru_stime"))
-    print(f"seeds {seeds.start}-{seeds.stop - 1}, {asked.stills} stills each, onmodel run: exit {code}")  # noqa: T201
+    print(f"seeds {seeds.start}-{seeds.stop - 1}, {asked.stills} stills each")  # noqa: T201
     print("\n".join(_table(proofs)))  # noqa: T201
     print(  # noqa: T201
         f"drawing {drawn - began:.0f} s, the run {took:.0f} s of wall time and {cpu:.0f} s of the CPU (the built-in "
         "servers' own not counted)"
     )
-    is_proven = code == 0 and all(p.verdict.score.lower95_of_delta > 0 and not p.swapped.is_passed for p in proofs)
+    is_proven = all(p.verdict.score.lower95_of_delta > 0 and not p.swapped.is_passed for p in proofs)
     return 0 if is_proven else 1
 
 
