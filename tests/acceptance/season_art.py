@@ -14,6 +14,7 @@ DESCRIPTIONS = {
     "mei": "fisher, red scarf, short black hair",
     "tova": "small girl, teal raincoat, ginger bun",
     "dario": "bald gentleman in a purple suit",
+    "rui": "tall inspector, mustard trench coat, grey beard",
 }
 SHOTS = (
     ("front", "calm", "full", 0.5, "#dedee2", "#8f8f99"),

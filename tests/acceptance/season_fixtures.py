@@ -86,12 +86,12 @@ def session_home(prefect_url: str, art: Path) -> Iterator[Studio]:
 def harbor(session_home: Studio) -> Harbor:
     """A season with every kind of character, run by the real command from nothing to its folder, and once more."""
     home = session_home
-    dead = train_by_hand(home.art, "mei", home.folder / "dead.safetensors", steps=0)
+    dead = train_by_hand(home.art, "rui", home.folder / "dead.safetensors", steps=0)
     cast = [
         home.learned("mei"),
         home.learned("tova", base="wan-22-t2v-a14b", steps=200),
         home.untrained("dario"),
-        home.learned("mei", name="Vera", trigger_word="VERA_TRIGGER", lora=str(dead)),
+        home.learned("rui", lora=str(dead)),
     ]
     won = make_clip(home.folder / "won.mp4", seconds=1, size=(320, 240), has_sound=True)
     slots: list[Entry] = [
@@ -100,7 +100,7 @@ def harbor(session_home: Studio) -> Harbor:
         {"number": 3, "prompt": "@Mei runs at night", "video_model": "kling_v25_turbo", "seconds": 5},
         {"number": 4, "prompt": "@Tova jumps over puddles", "video_model": "wan_22_t2v_lora", "seconds": 1},
         {"number": 6, "prompt": "@Tova waves from the gallery", "video_model": "veo_31", "seconds": 4},
-        {"number": 7, "prompt": "@Vera looks out to sea", "video_model": "kling_o1_reference", "seconds": 3},
+        {"number": 7, "prompt": "@Rui looks out to sea", "seconds": 3},
     ]
     manifest = home.write("harbor", cast, slots)
     first = home.run_apart(manifest, is_alone=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from domain.applications import Route
 from domain.jobs import JobState, Stage
 from domain.renders import Render, RenderState
+from providers.sandbox.launcher import set_faults
 from tests.acceptance.season_homes import (
     ELEMENTS,
     FROM_IMAGE,
@@ -190,12 +193,13 @@ def test_a_lost_answer_makes_its_slot_wait_and_nothing_is_sent_twice(studio: Stu
 
 def test_slots_are_rendered_side_by_side(studio: Studio) -> None:
     manifest = quay(studio, "overlap")
-    with studio.faults("job:stay_queued"):
-        process = studio.start(manifest)
+    with studio.faults("job:stay_queued"), ThreadPoolExecutor(1) as aside:
+        run = aside.submit(copy_context().run, studio.run, manifest)  # the context knows Prefect's server
         # The first is sent and cannot end; the second is sent all the same.
         wait_for(lambda: [job.state for job in studio.jobs(manifest)] == [JobState.SUBMITTED] * 2)
-    for job in studio.jobs(manifest):
-        assert job.ids is not None
-        studio.ports.vendor(job.request.vendor).cancel(job.request, job.ids)
-    assert studio.finish(process).exit_code == 0
+        set_faults(studio.sandbox_url, "")
+        for job in studio.jobs(manifest):
+            assert job.ids is not None
+            studio.ports.vendor(job.request.vendor).cancel(job.request, job.ids)
+    assert run.result().exit_code == 0
     assert len(studio.jobs(manifest, Stage.VIDEO)) == 4

@@ -10,9 +10,10 @@ import av
 import pytest
 
 from domain.registry import Registry
+from domain.renders import RenderState
 from providers.wiring import Ports
 from tasks.application import start_render
-from tasks.rendering import video_job
+from tasks.rendering import plan_slot_video
 from tests.acceptance.season_homes import Harbor, Studio
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -60,7 +61,7 @@ def test_the_cost_table_adds_up_to_the_seasons_cost(harbor: Harbor) -> None:
 def test_the_report_is_there_and_names_the_gap(harbor: Harbor) -> None:
     page = (folder_of(harbor) / "report.html").read_text()
     assert harbor.first.document["gaps"] == [5]
-    assert all(name in page for name in ("Mei", "Tova", "Dario", "Vera", "season.mp4"))
+    assert all(name in page for name in ("Mei", "Tova", "Dario", "Rui", "season.mp4"))
 
 
 def test_every_character_takes_the_route_of_the_table(harbor: Harbor) -> None:
@@ -69,7 +70,7 @@ def test_every_character_takes_the_route_of_the_table(harbor: Harbor) -> None:
     assert run.routes(3) == {"Mei": "preprocessed"}
     assert run.routes(4) == {"Tova": "direct"}
     assert run.routes(6) == {"Tova": "originals"}
-    assert run.routes(7) == {"Vera": "originals"}
+    assert run.routes(7) == {"Rui": "originals"}
 
 
 def test_a_route_without_the_lora_says_why(harbor: Harbor) -> None:
@@ -82,9 +83,9 @@ def test_a_route_without_the_lora_says_why(harbor: Harbor) -> None:
 
 
 def test_a_lora_trained_for_zero_steps_is_caught_by_the_file_check(harbor: Harbor) -> None:
-    vera = harbor.first.lora("Vera")
-    assert vera["status"] == "failed"
-    assert vera["reason"].startswith("the LoRA file is broken")
+    rui = harbor.first.lora("Rui")
+    assert rui["status"] == "failed"
+    assert rui["reason"].startswith("the LoRA file is broken")
 
 
 def test_a_trained_character_is_proven_and_one_for_stills_is_pinned(harbor: Harbor) -> None:
@@ -92,7 +93,7 @@ def test_a_trained_character_is_proven_and_one_for_stills_is_pinned(harbor: Harb
         assert harbor.first.lora(name)["status"] == "ready"
         assert "views reach the threshold" in harbor.first.lora(name)["reason"]
     pinned = {one["name"]: one["is_pinned"] for one in harbor.first.document["characters"]}
-    assert pinned == {"Mei": True, "Tova": False, "Dario": False, "Vera": False}
+    assert pinned == {"Mei": True, "Tova": False, "Dario": False, "Rui": False}
 
 
 def test_running_it_again_asks_no_vendor_for_anything(harbor: Harbor) -> None:
@@ -125,15 +126,13 @@ class OtherDefaultModel(Ports):
         return super().registry.model_copy(update={"default_video_model": "kling_v21"})
 
 
-def test_a_changed_default_model_buys_no_planned_slot_again(studio: Studio) -> None:
-    manifest = studio.write("default", [studio.untrained("dario")], [{"number": 1, "prompt": "@Dario nods"}])
-    assert studio.run(manifest).exit_code == 0
-    season = studio.ports.seasons.by_slug("default")
-    render_id = start_render(studio.ports, season.id, 1)
+def test_a_changed_default_model_buys_no_rendered_slot_again(studio: Studio, harbor: Harbor) -> None:
+    season = studio.ports.seasons.by_slug("harbor")
     later = OtherDefaultModel(studio.ports.settings)
     try:
-        assert start_render(later, season.id, 1) == render_id
-        assert video_job(later, render_id).work_key == studio.jobs(manifest)[-1].work_key
-        assert later.renders.get(render_id).video_model == "kling_o1_reference"
+        render_id = start_render(later, season.id, 7)
+        render = later.renders.get(render_id)
+        assert (render.state, render.video_model) == (RenderState.DONE, harbor.first.slot(7)["video_model"])
+        assert plan_slot_video(later, render_id, max_attempts=1) == render.job_key
     finally:
         later.close()
