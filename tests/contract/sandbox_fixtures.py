@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from PIL import Image
 
 from providers.sandbox.server import SandboxOptions, SandboxServer
@@ -59,6 +60,14 @@ def sandbox_client(url: str, key: str = "test") -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Key {key}"}
     with httpx.Client(transport=SandboxTransport(url), headers=headers, timeout=20) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def one_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One server for the tests that only ask it things."""
+    home = tmp_path_factory.mktemp("one")
+    with running_sandbox(home) as server, sandbox_client(server.url) as http:
+        yield http
 
 
 def submit(http: httpx.Client, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:

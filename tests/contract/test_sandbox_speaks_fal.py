@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import stat
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +13,16 @@ import httpx
 import pytest
 
 from domain.errors import NotConfigured
-from providers.sandbox.launcher import PACKAGE_ROOT, control, ensure_sandbox, find_sandbox, stop_sandbox
-from providers.sandbox.schemas import check_input, load_catalogue
+from providers.sandbox.launcher import control
+from providers.sandbox.schemas import load_catalogue
 from providers.sandbox.shelf import safe_name
-from providers.sandbox.tls import ensure_certificate
-from providers.sandbox.transport import SandboxTransport
-from providers.sandbox.wire import code_stamp
 from tests.contract.sandbox_fixtures import (
-    ELEMENTS,
     KLING,
     REAL,
-    STAND_IN,
     STILLS,
     TRAINER,
     WAN_LORA,
     buy,
-    finish,
     png,
     running_sandbox,
     sandbox_client,
@@ -175,156 +164,6 @@ def test_follow_up_addresses_carry_owner_and_app_only(tmp_path: Path) -> None:
         assert http.get(f"https://queue.fal.run/fal-ai/flux-lora/requests/{request_id}/status").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "body", "expected"),
-    [
-        (STILLS, {"prompt": "x", "guidance": 3}, [("extra_forbidden", "guidance")]),
-        (STILLS, {}, [("missing", "prompt")]),
-        (STILLS, {"prompt": "x", "num_images": 5}, [("less_than_equal", "num_images")]),
-        (STILLS, {"prompt": "x", "num_images": 4}, []),
-        (STILLS, {"prompt": "x", "loras": [{"path": "u", "scale": 4.1}]}, [("less_than_equal", "scale")]),
-        (STILLS, {"prompt": "x", "loras": [{"url": "u"}]}, [("missing", "path"), ("extra_forbidden", "url")]),
-        (STILLS, {"prompt": "x", "image_size": {"width": 640, "height": 480}}, []),
-        (STILLS, {"prompt": "x", "image_size": "wide"}, [("literal_error", "image_size")]),
-        (STILLS, {"prompt": "x", "seed": None}, []),
-        (STILLS, {"prompt": "x", "num_images": None}, [("int_type", "num_images")]),
-        (KLING, {"prompt": "x", "image_url": "u", "duration": 5}, [("literal_error", "duration")]),
-        (KLING, {"prompt": "x", "image_url": "u", "duration": "10", "tail_image_url": "v"}, []),
-        (KLING, {"prompt": "x" * 2501, "image_url": "u"}, [("string_too_long", "prompt")]),
-        (KLING, {"prompt": "x", "image_url": "u", "aspect_ratio": "16:9"}, [("extra_forbidden", "aspect_ratio")]),
-        ("fal-ai/kling-video/v2.1/standard/image-to-video", {"prompt": "x", "image_url": "u", "tail_image_url": "v"},
-         [("extra_forbidden", "tail_image_url")]),
-        ("fal-ai/minimax/hailuo-2.3/pro/image-to-video", {"prompt": "x", "image_url": "u", "duration": "6"},
-         [("extra_forbidden", "duration")]),
-        ("fal-ai/minimax/hailuo-2.3/standard/image-to-video", {"prompt": "x", "image_url": "u", "duration": "6"}, []),
-        ("fal-ai/veo3.1/image-to-video", {"prompt": "x", "image_url": "u", "duration": "8"},
-         [("literal_error", "duration")]),
-        ("fal-ai/veo3.1/image-to-video", {"prompt": "x", "image_url": "u", "duration": "8s"}, []),
-        ("fal-ai/wan-25-preview/image-to-video", {"prompt": "x" * 1501, "image_url": "u"},
-         [("string_too_long", "prompt")]),
-        (WAN_LORA, {"prompt": "x", "num_frames": 16}, [("greater_than_equal", "num_frames")]),
-        (WAN_LORA, {"prompt": "x", "num_frames": 17, "loras": [{"path": "u", "transformer": "both"}]}, []),
-        (TRAINER, {"images_data_url": "u", "learning_rate": 1e-4}, [("extra_forbidden", "learning_rate")]),
-        (TRAINER, {"images_data_url": "u", "steps": 0}, [("greater_than_equal", "steps")]),
-        (TRAINER, {"images_data_url": "u", "steps": 10.5}, [("int_from_float", "steps")]),
-        ("fal-ai/wan-22-trainer/t2v-a14b", {"training_data_url": "u", "number_of_steps": 99},
-         [("greater_than_equal", "number_of_steps")]),
-    ],
-)  # fmt: skip
-def test_inputs_are_judged_as_fals_schemas_do(
-    endpoint: str, body: dict[str, Any], expected: list[tuple[str, str]]
-) -> None:
-    _, issues = check_input(load_catalogue().endpoints[endpoint], body)
-    assert [(entry["type"], entry["loc"][-1]) for entry in issues] == expected
-    assert all(entry["loc"][0] == "body" and entry["msg"] for entry in issues)
-
-
-@pytest.mark.parametrize(("elements", "images", "is_good"), [(1, 6, True), (1, 7, False), (7, 0, True), (0, 0, False)])
-def test_kling_takes_at_most_seven_pictures_and_elements(elements: int, images: int, is_good: bool) -> None:
-    element = {"frontal_image_url": "u", "reference_image_urls": ["v"]}
-    body = {"prompt": "x", "elements": [element] * elements, "image_urls": ["w"] * images}
-    _, issues = check_input(load_catalogue().endpoints[ELEMENTS], body)
-    assert (not issues) is is_good
-
-
-@pytest.mark.parametrize(("references", "is_good"), [(0, False), (1, True), (3, True), (4, False)])
-def test_a_kling_element_needs_one_to_three_references(references: int, is_good: bool) -> None:
-    element = {"frontal_image_url": "u", "reference_image_urls": ["v"] * references}
-    _, issues = check_input(load_catalogue().endpoints[ELEMENTS], {"prompt": "x", "elements": [element]})
-    assert (not issues) is is_good
-
-
-def test_a_wrong_input_is_accepted_and_fails_in_the_runner(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path) as server, sandbox_client(server.url) as http:
-        accepted = submit(http, KLING, {"prompt": "rain", "seed": 7})
-        answer = finish(http, accepted)
-        status = http.get(accepted["status_url"]).json()
-        assert (answer.status_code, answer.headers["X-Fal-Retryable"]) == (422, "false")
-        assert {entry["type"] for entry in answer.json()["detail"]} == {"missing", "extra_forbidden"}
-        assert (status["status"], status["error"]) == ("COMPLETED", "Field required")
-        unknown_path = finish(http, submit(http, "fal-ai/kling-video/v9/image-to-video", {}))
-        assert unknown_path.status_code == 404
-        assert http.post("https://queue.fal.run/fal-ai/never-heard-of", json={}).status_code == 404
-        assert http.post("https://queue.fal.run/fal-ai/flux-lora", content=b"{").status_code == 422
-
-
-@pytest.mark.parametrize(
-    ("picture", "expected"),
-    [
-        (png(300, 300), None),
-        (png(299, 300), "image_too_small"),
-        (png(300, 760), "value_error"),
-        (png(760, 300), "value_error"),
-        (png(400, 1000), None),
-        (b"no picture at all", "image_load_error"),
-        (png(300, 300) + bytes(10 * 1024 * 1024), "file_too_large"),
-    ],
-    ids=["300x300", "299x300", "too tall", "too wide", "aspect 0.40", "text", "over 10 MB"],
-)
-def test_kling_refuses_pictures_outside_its_limits(
-    one_sandbox: httpx.Client, picture: bytes, expected: str | None
-) -> None:
-    frontal = upload(one_sandbox, picture, "front.png", "image/png")
-    other = upload(one_sandbox, png(), "side.png", "image/png")
-    element = {"frontal_image_url": frontal, "reference_image_urls": [other]}
-    answer = finish(one_sandbox, submit(one_sandbox, ELEMENTS, {"prompt": "x", "elements": [element]}))
-    if expected is None:
-        assert answer.status_code == 200, answer.text
-    else:
-        assert answer.status_code == 422
-        (entry,) = answer.json()["detail"]
-        assert (entry["type"], entry["loc"]) == (expected, ["body", "elements", 0, "frontal_image_url"])
-
-
-@pytest.fixture(scope="module")
-def one_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One server for the tests that only ask it things."""
-    home = tmp_path_factory.mktemp("one")
-    with running_sandbox(home) as server, sandbox_client(server.url) as http:
-        yield http
-
-
-@pytest.mark.parametrize(
-    ("archive", "expected"),
-    [(training_zip(4), 200), (training_zip(3), "archive_file_count_below_minimum"), (b"no zip", "invalid_archive")],
-    ids=["four images", "three images", "no zip"],
-)
-def test_a_training_set_needs_four_images(one_sandbox: httpx.Client, archive: bytes, expected: int | str) -> None:
-    url = upload(one_sandbox, archive, "set.zip", "application/zip")
-    answer = finish(one_sandbox, submit(one_sandbox, TRAINER, {"images_data_url": url, "steps": 5}))
-    assert (200 if answer.status_code == 200 else answer.json()["detail"][0]["type"]) == expected
-
-
-def test_a_lora_of_another_base_fails_the_job(one_sandbox: httpx.Client) -> None:
-    url = upload(one_sandbox, training_zip(), "set.zip", "application/zip")
-    lora = buy(one_sandbox, TRAINER, {"images_data_url": url, "steps": 5})["diffusers_lora_file"]["url"]
-    still = buy(one_sandbox, STILLS, {"prompt": "x", "loras": [{"path": lora, "scale": 0.8}]})
-    assert one_sandbox.get(still["images"][0]["url"]).json()["loras"] == [0.8]
-    wrong = finish(one_sandbox, submit(one_sandbox, WAN_LORA, {"prompt": "x", "loras": [{"path": lora}]}))
-    assert (wrong.status_code, wrong.json()["detail"][0]["type"]) == (422, "lora_incompatible")
-
-
-def test_a_wan_lora_without_transformer_reaches_one_expert_only(one_sandbox: httpx.Client) -> None:
-    url = upload(one_sandbox, training_zip(), "set.zip", "application/zip")
-    trained = buy(one_sandbox, "fal-ai/wan-22-trainer/t2v-a14b", {"training_data_url": url, "number_of_steps": 100})
-    path = trained["lora_file"]["url"]
-
-    def strength(*loras: dict[str, Any]) -> float:
-        film = buy(one_sandbox, WAN_LORA, {"prompt": "x", "num_frames": 17, "loras": list(loras)})
-        told = one_sandbox.get(film["video"]["url"]).text.rstrip(".")
-        return float(json.loads(told)["loras"][0][1])
-
-    assert strength({"path": path}) == 0.5
-    assert strength({"path": path, "transformer": "both"}) == 1.0
-    assert strength({"path": path, "transformer": "high"}, {"path": path, "transformer": "low"}) == 1.0
-
-
-def test_files_outside_this_machine_are_not_fetched(one_sandbox: httpx.Client) -> None:
-    for url in ("https://example.org/a.png", "http://10.0.0.1/a.png", "file:///etc/passwd"):
-        answer = finish(one_sandbox, submit(one_sandbox, KLING, {"prompt": "x", "image_url": url}))
-        assert answer.json()["detail"][0]["type"] == "file_download_error"
-
-
 def test_inline_pictures_go_in_and_come_out(one_sandbox: httpx.Client) -> None:
     still = buy(one_sandbox, STILLS, {"prompt": "x", "sync_mode": True, "output_format": "png"})
     assert still["images"][0]["url"].startswith("data:image/png;base64,")
@@ -390,131 +229,9 @@ def test_the_platform_answers_for_schema_balance_and_requests(one_sandbox: httpx
     assert billing["credits"]["current_balance"] == 100.0
 
 
-def test_a_result_is_forgotten_after_its_time(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path) as server, sandbox_client(server.url) as http:
-        accepted = submit(http, STILLS, {"prompt": "x"})
-        assert finish(http, accepted).status_code == 200
-    with running_sandbox(tmp_path, keep_result_seconds=0) as server, sandbox_client(server.url) as http:
-        assert http.get(accepted["response_url"]).status_code == 404
-        assert http.get(accepted["status_url"]).status_code == 404
-
-
-def test_a_job_that_cannot_start_in_time_ends_with_fals_timeout(tmp_path: Path) -> None:
-    busy = {"still": 0.3}
-    with running_sandbox(tmp_path, concurrency=1, latency_seconds=busy) as server, sandbox_client(server.url) as http:
-        submit(http, STILLS, {"prompt": "first"})
-        headers = {"X-Fal-Request-Timeout": "0.11"}
-        late = http.post(f"https://queue.fal.run/{STILLS}", json={"prompt": "late"}, headers=headers).json()
-        answer = finish(http, late)
-        assert (answer.status_code, answer.headers["X-Fal-Request-Timeout-Type"]) == (504, "user")
-
-
-def test_a_stopped_server_goes_on_with_its_jobs_and_keeps_its_files(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path, latency_seconds={"still": 60.0}) as server, sandbox_client(server.url) as http:
-        z = upload(http, training_zip(), "set.zip", "application/zip")
-        lora = buy(http, TRAINER, {"images_data_url": z, "steps": 5})["diffusers_lora_file"]["url"]
-        open_jobs = [submit(http, STILLS, {"prompt": str(n), "loras": [{"path": lora}]}) for n in range(3)]
-        wait_until(lambda: http.get(open_jobs[0]["status_url"]).json()["status"] == "IN_PROGRESS")
-        first_url = server.url
-    with running_sandbox(tmp_path) as server, sandbox_client(server.url) as http:
-        assert server.url != first_url
-        results = [finish(http, accepted).json() for accepted in open_jobs]
-        assert [result["prompt"] for result in results] == ["0", "1", "2"]
-        assert http.get(lora).status_code == 200
-        logs = http.get(open_jobs[0]["status_url"], params={"logs": "true"}).json()["logs"]
-        assert logs[0]["level"] == "WARN"
-
-
-def test_a_server_killed_in_the_middle_of_a_job_finishes_it_after_its_restart(tmp_path: Path) -> None:
-    engine = ("--engine", STAND_IN)
-    address = ensure_sandbox(tmp_path, latency="train=60", more_arguments=engine)
-    with sandbox_client(address.url) as http:
-        z = upload(http, training_zip(), "set.zip", "application/zip")
-        accepted = submit(http, TRAINER, {"images_data_url": z, "steps": 10})
-        wait_until(lambda: http.get(accepted["status_url"]).json()["status"] == "IN_PROGRESS")
-    os.kill(control(address.url, "GET", "health")["pid"], signal.SIGKILL)
-    wait_until(lambda: find_sandbox(tmp_path) is None)
-    transport = SandboxTransport(address.url, reopen=lambda: ensure_sandbox(tmp_path, more_arguments=engine).url)
-    try:
-        with httpx.Client(transport=transport, headers={"Authorization": "Key test"}) as http:
-            result = finish(http, accepted).json()
-            assert http.get(result["diffusers_lora_file"]["url"]).status_code == 200
-            counters = control(str(transport.base_url), "GET", "counters")
-        assert counters["accepted"] == {TRAINER: 1}
-    finally:
-        assert stop_sandbox(tmp_path)
-
-
-def test_many_starters_get_one_server_that_outlives_them(tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from providers.sandbox.launcher import ensure_sandbox\n"
-    script += "print(ensure_sandbox(Path(sys.argv[1])).url)"
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT), "FAL_KEY": "a secret"}
-
-    def start(_: int) -> str:
-        command = [sys.executable, "-c", script, str(tmp_path)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-
-    with ThreadPoolExecutor(3) as pool:
-        urls = set(pool.map(start, range(3)))
-    try:
-        (url,) = urls
-        found = find_sandbox(tmp_path)
-        assert found is not None
-        assert found.url == url
-        pid = control(url, "GET", "health")["pid"]
-        assert os.getsid(pid) != os.getsid(0)
-        assert b"a secret" not in Path(f"/proc/{pid}/environ").read_bytes()
-        assert ensure_sandbox(tmp_path, faults="submit:lock").url == url
-        assert control(url, "GET", "faults")["plan"] == "submit:lock"
-        assert ensure_sandbox(tmp_path, tls=True).proxy_url is not None
-        assert control(url, "GET", "health")["code"] == code_stamp()
-    finally:
-        assert stop_sandbox(tmp_path)
-    assert find_sandbox(tmp_path) is None
-    assert not stop_sandbox(tmp_path)
-
-
-def test_a_server_that_nobody_asks_ends_by_itself(tmp_path: Path) -> None:
-    ensure_sandbox(tmp_path, more_arguments=("--idle-seconds", "0.1"))
-    wait_until(lambda: find_sandbox(tmp_path) is None)
-
-
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match="latency 'soon' cannot be read"):
-        ensure_sandbox(tmp_path, latency="soon")
-
-
 def test_the_transport_refuses_hosts_that_are_not_fals(one_sandbox: httpx.Client) -> None:
     with pytest.raises(NotConfigured, match=r"was asked for 'example\.org'"):
         one_sandbox.get("https://example.org/")
-
-
-def test_the_control_pages_are_not_for_browsers(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path) as server:
-        answer = httpx.post(f"{server.url}/_sandbox/shutdown", headers={"Origin": "https://example.org"})
-        assert answer.status_code == 403
-        assert httpx.get(f"{server.url}/anything").status_code == 404
-        assert httpx.get(f"{server.url}/x", headers={"Host": "example.org"}).status_code == 421
-
-
-def test_the_certificate_is_kept_renewed_and_private(tmp_path: Path) -> None:
-    first = ensure_certificate(tmp_path)
-    leaf = first.leaf_file.read_bytes()
-    assert stat.S_IMODE(first.leaf_file.stat().st_mode) == 0o600
-    assert b"PRIVATE KEY" not in first.ca_file.read_bytes()
-    ensure_certificate(tmp_path)
-    assert first.leaf_file.read_bytes() == leaf
-    ensure_certificate(tmp_path, datetime.now(UTC) + timedelta(days=24))
-    assert first.leaf_file.read_bytes() != leaf
-
-
-def test_a_fully_parallel_burst_is_answered_once_each(tmp_path: Path) -> None:
-    with running_sandbox(tmp_path) as server, sandbox_client(server.url) as http:
-        with ThreadPoolExecutor(8) as pool:
-            accepted = list(pool.map(lambda n: submit(http, STILLS, {"prompt": str(n)}), range(24)))
-        assert [finish(http, one).json()["prompt"] for one in accepted] == [str(n) for n in range(24)]
-        assert control(server.url, "GET", "counters")["accepted"] == {STILLS: 24}
-        assert threading.active_count() < 40
 
 
 def test_the_real_engine_trains_draws_and_films_behind_the_wire(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Homes for servers that a test starts, kills and stops as it likes."""
+"""The fixtures of the tests on real tables, with homes for servers that a test starts, kills and stops as it likes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import pytest
 
 from providers.postgres.embedded import ensure_server, server_status
 from providers.postgres.processes import is_alive, wait_until
+from tests.postgres.door_orders import open_with, shared
+from tests.postgres.import_material import bare, bare_database, material, ports, write
 from tests.postgres_fixtures import open_folder
+
+__all__ = ["bare", "bare_database", "material", "open_with", "ports", "shared", "write"]
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""Several processes at one job, and one that dies in the middle: there is never a second post."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from domain.errors import OnModelError, SubmissionUnknown
+from domain.jobs import JobState
+from tasks.jobs import await_job, plan_job, submit_job
+from tests.acceptance.standin_vendor import StandinVendor
+from tests.ports_for_tests import HandClock, PortsForTests, store_season
+from tests.postgres.door_orders import Open, budget, order_in, planned, run_together, slugs, state
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_many_who_ask_for_the_same_job_make_one_row_one_reservation_and_one_post(open_with: Open) -> None:
+    def take_a_moment() -> None:
+        threading.Event().wait(0.05)
+
+    vendor = StandinVendor(before_submit=take_a_moment)
+    processes = [open_with(vendor) for _ in range(4)]
+    season_id = store_season(processes[0], next(slugs))
+    order = order_in(processes[0], season_id)
+    together = threading.Barrier(4)
+    keys: list[str] = []
+
+    def buy(ports: PortsForTests) -> None:
+        together.wait(10)
+        key = plan_job(ports, order)
+        submit_job(ports, key)
+        await_job(ports, key)
+        keys.append(key)
+
+    run_together(*(lambda p=p: buy(p) for p in processes))
+    assert len(vendor.posts) == 1
+    assert keys == [order.job_key(1)] * 4
+    assert len(processes[0].ledger.costs(season_id)) == 1
+    assert budget(processes[0], order) == (Decimal(0), Decimal(1))
+
+
+def test_another_process_waits_while_one_is_submitting_and_never_posts(open_with: Open) -> None:
+    in_post, may_answer = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        in_post.set()
+        assert may_answer.wait(20)
+
+    slow, other = StandinVendor(before_submit=hold), StandinVendor()
+    first, second = open_with(slow), open_with(other)
+    _, key = planned(first)
+    marker = threading.Thread(target=submit_job, args=(first, key))
+    marker.start()
+    assert in_post.wait(20)
+    waiter = threading.Thread(target=submit_job, args=(second, key))
+    waiter.start()
+    waiter.join(0.3)
+    assert waiter.is_alive()
+    assert state(second, key) is JobState.SUBMITTING
+    may_answer.set()
+    marker.join(20)
+    waiter.join(20)
+    assert not waiter.is_alive()
+    assert (len(slow.posts), len(other.posts), state(second, key)) == (1, 0, JobState.SUBMITTED)
+
+
+def test_a_job_whose_submitter_died_is_never_posted_by_another(open_with: Open) -> None:
+    vendor = StandinVendor()
+    ports = open_with(vendor)
+    order, key = planned(ports)
+    assert ports.ledger.claim(key, ports.clock.now())  # and then the process is gone, with its lock
+    with pytest.raises(SubmissionUnknown, match="died before the answer was stored"):
+        submit_job(ports, key)
+    assert vendor.posts == []
+    assert (state(ports, key), budget(ports, order)) == (JobState.SUBMISSION_UNKNOWN, (Decimal(2), Decimal(0)))
+
+
+KILLED_WHILE_SUBMITTING = """
+import os, signal, sys
+from datetime import UTC, datetime
+from providers.postgres.database import Database
+from providers.postgres.ledger import Ledger
+
+ledger = Ledger(Database.open(sys.argv[1]))
+with ledger.submitter(sys.argv[2]) as is_ours:
+    assert is_ours and ledger.claim(sys.argv[2], datetime.now(UTC))
+    os.kill(os.getpid(), signal.SIGKILL)  # here the POST would be under way
+"""
+
+
+def test_a_process_killed_in_the_middle_of_its_post_leaves_a_job_that_waits_for_a_person(open_with: Open) -> None:
+    vendor = StandinVendor()
+    ports = open_with(vendor)
+    order, key = planned(ports)
+    assert ports.settings.database_url is not None
+    url = ports.settings.database_url.get_secret_value()
+    process = subprocess.run([sys.executable, "-c", KILLED_WHILE_SUBMITTING, url, key], cwd=ROOT, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert state(ports, key) is JobState.SUBMITTING
+    with pytest.raises(SubmissionUnknown):
+        submit_job(ports, key)
+    assert vendor.posts == []
+    assert budget(ports, order) == (Decimal(2), Decimal(0))
+
+
+def test_an_answer_that_comes_after_all_is_stored_and_the_job_goes_on(open_with: Open) -> None:
+    ports = open_with(StandinVendor())
+    other = open_with(StandinVendor())
+    _, key = planned(ports)
+
+    def think_us_dead() -> None:
+        # As when our lock's connection was cut: another process takes the job for lost while our POST is under way.
+        other.ledger.lose(key, "the process that was submitting died")
+
+    slow = open_with(StandinVendor(before_submit=think_us_dead))
+    submit_job(slow, key)
+    assert state(ports, key) is JobState.SUBMITTED
+    other.ledger.lose(key, "too late")
+    assert state(ports, key) is JobState.SUBMITTED
+    await_job(slow, key)
+    assert state(ports, key) is JobState.SUCCEEDED
+
+
+def test_an_accepted_request_that_cannot_be_stored_is_named_in_the_log(
+    open_with: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    ports = open_with(StandinVendor())
+    _, key = planned(ports)
+
+    def cut_us_off() -> None:
+        ports.database.close()
+
+    vendor = StandinVendor(before_submit=cut_us_off)
+    cut = PortsForTests(ports.settings, {"sandbox": vendor}, HandClock(ports.clock.now()))
+    cut.__dict__["database"] = ports.database
+    with caplog.at_level(logging.CRITICAL, "onmodel.jobs"), pytest.raises(OnModelError):
+        submit_job(cut, key)
+    assert key in caplog.text
+    assert "request-1" in caplog.text
+    after = open_with(StandinVendor())
+    with pytest.raises(SubmissionUnknown):
+        submit_job(after, key)
+
+
+def test_an_error_of_our_own_in_the_middle_of_a_post_counts_as_a_lost_answer(open_with: Open) -> None:
+    def stumble() -> None:
+        raise ZeroDivisionError
+
+    vendor = StandinVendor(before_submit=stumble)
+    ports = open_with(vendor)
+    _, key = planned(ports)
+    with pytest.raises(ZeroDivisionError):
+        submit_job(ports, key)
+    with pytest.raises(SubmissionUnknown):
+        submit_job(ports, key)
+    assert len(vendor.posts) == 1
