@@ -16,7 +16,7 @@ from benchmarks.new_characters import Proof, new_still, read_proofs, write_seaso
 from providers.lora_files import check_lora_file
 from providers.sandbox.engine.training import train_lora
 from studio.demo.scenes import PLACES, paint_scene
-from tests.acceptance.season_fixtures import Home
+from tests.acceptance.season_homes import Home
 
 SEEDS = (9100, 9101, 9102)
 STILLS = 16
