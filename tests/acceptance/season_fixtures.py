@@ -7,8 +7,6 @@ import gc
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +15,9 @@ import pytest
 
 from providers.postgres.embedded import ensure_server
 from providers.wiring import open_ports
-from studio.prefect_setup import DEFAULTS
+from studio.prefect_setup import prefect_for_a_run
 from tests.acceptance.season_art import draw_art, train_by_hand
-from tests.acceptance.season_homes import ROOT, Entry, Harbor, Home, ImpatientClock, Studio
+from tests.acceptance.season_homes import Entry, Harbor, Home, ImpatientClock, Studio
 from tests.media_samples import make_clip
 from tests.postgres_fixtures import open_folder
 
@@ -34,7 +32,19 @@ def art(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_url() -> Iterator[str]:
-    """One Prefect server for every run of the session, for this process and those it starts; heartbeats off."""
+    """One Prefect server for every run of the session, in this process and in those it starts; heartbeats off."""
+    folder = open_folder()
+    with _environment({"PREFECT_HOME": str(folder / "prefect")}), prefect_for_a_run(folder, None):
+        url = os.environ["PREFECT_API_URL"]
+        with _settings(url):
+            yield url
+    shutil.rmtree(folder)
+    forget_prefects_sockets()
+
+
+@contextlib.contextmanager
+def _settings(url: str) -> Iterator[None]:
+    """Prefect's settings, which it reads once when it is imported, perhaps by a test before ours."""
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -42,26 +52,9 @@ def prefect_url() -> Iterator[str]:
         temporary_settings,
     )
 
-    folder = open_folder()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "studio.temporary_server"],
-        cwd=ROOT,
-        env={**os.environ, **DEFAULTS, "PREFECT_HOME": str(folder / "prefect")},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert server.stdout is not None
-    url = f"http://127.0.0.1:{int(server.stdout.readline())}/api"
-    with temporary_settings(
-        {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_LEVEL: "CRITICAL"}
-    ):
-        yield url
-    server.kill()  # asked politely it would wait for our open connections
-    server.communicate()
-    shutil.rmtree(folder)
-    forget_prefects_sockets()
+    ours = {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_LEVEL: "CRITICAL"}
+    with temporary_settings(ours):
+        yield
 
 
 def forget_prefects_sockets() -> None:
