@@ -21,10 +21,12 @@ MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPER
 def exit_code_of(call: Callable[[], int], *, as_json: bool) -> int:
     """Call, and turn what it raises into its exit code, sentences on stderr and, with `as_json`, a document."""
     try:
-        return call()
+        code = call()
+        sys.stdout.flush()  # here, where a full disk or a closed pipe still gets its sentence
+        return code
     except BrokenPipeError:
         # Whoever read our output has seen enough, as `onmodel status neon-harbor | head -3` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -33,9 +35,18 @@ def exit_code_of(call: Callable[[], int], *, as_json: bool) -> int:
     finally:
         end_progress()
     complain(message)
-    if as_json:
-        print_json({"exit_code": code, "errors": message.splitlines()})
+    try:
+        if as_json:
+            print_json({"exit_code": code, "errors": message.splitlines()})
+        sys.stdout.flush()
+    except OSError:
+        _let_go_of_stdout()
     return code
+
+
+def _let_go_of_stdout() -> None:
+    """Nobody can take our output any more: without this, Python itself would complain of it at exit, with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _said(error: Exception) -> tuple[int, str]:

@@ -53,6 +53,7 @@ def prefect_for_a_run(home: Path, api_url: str | None) -> Iterator[None]:
         finally:
             _send_what_is_left()
     finally:
+        os.environ.pop("PREFECT_API_URL", None)
         server.stop()
 
 

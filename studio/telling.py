@@ -27,6 +27,14 @@ TICK_SECONDS = 1.0
 NARROWEST = 40
 
 
+class _Voice(Console):
+    """A console that leaves a closed pipe to `studio/outcome.py`; rich itself would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is being handled: raise it on."""
+        raise
+
+
 def complain(message: str) -> None:
     """Errors for people, each sentence on its own line on stderr."""
     end_progress()
@@ -157,7 +165,7 @@ def _progress_of(logger: logging.Logger) -> list[ProgressLines]:
 
 
 def _console(stream: IO[str]) -> Console:
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    return _Voice(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def _wrapped(line: str, console: Console, *, indent: int = 0, hang: int = 0) -> list[str]:
