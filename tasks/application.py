@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -37,6 +36,7 @@ from providers.ports import LoraUse, StillOrder
 from providers.wiring import open_ports
 from tasks.frames import harvest_clip
 from tasks.jobs import plan_job
+from tasks.originals import original_references
 from tasks.view_orders import still_job
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ log = logging.getLogger("onmodel.application")
 
 SLOT_ASPECT = "16:9"
 STILL_SIZE = "landscape_16_9"
-ORIGINALS_READ = 4
 
 
 def start_render(ports: Ports, season_id: int, number: int) -> int:
@@ -193,21 +192,6 @@ def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None
     ports.renders.replan(slot.id, plan.model_copy(update=changes))
 
 
-def original_references(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
-    """The pictures that stand for a character without a LoRA: those given, else the sharpest frames learned from."""
-    given = ports.cast.stills(character_id, "reference")
-    if given:
-        return tuple(still.ref() for still in given[:ORIGINALS_READ])
-    training_set = ports.cast.latest_training_set(character_id)
-    if training_set is None:
-        stills = ports.cast.stills(character_id, "training")
-        if stills:
-            return tuple(still.ref() for still in stills[:ORIGINALS_READ])
-        return _best_frames(ports, character_id)
-    best = sorted(training_set.trained, key=lambda image: -(image.sharpness or 0.0))[:ORIGINALS_READ]
-    return tuple(BlobRef(sha256=i.sha256, media_type=i.media_type, file_name=i.file_name) for i in best)
-
-
 def _originals(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
     """The original references; of a character that has only clips and is not trained, these are looked at first."""
     found = original_references(ports, character_id)
@@ -216,20 +200,6 @@ def _originals(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
     for clip in ports.cast.clips(character_id):
         harvest_clip(ports, clip.id)
     return original_references(ports, character_id)
-
-
-def _best_frames(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
-    """The sharpest frame of each of its clips, then the next ones."""
-    by_clip = [
-        sorted((f for f in ports.cast.frames(clip.id) if f.is_kept), key=lambda frame: -frame.sharpness)
-        for clip in ports.cast.clips(character_id)
-    ]
-    ranked = [frame for rank in zip_longest(*by_clip) for frame in rank if frame is not None]
-    return tuple(
-        BlobRef(sha256=frame.sha256, media_type="image/png", file_name=f"frame-{number}.png")
-        for number, frame in enumerate(ranked[:ORIGINALS_READ], 1)
-        if frame.sha256 is not None
-    )
 
 
 # --- stills with a LoRA ---

@@ -34,7 +34,7 @@ from domain.reports import (
     Verdict,
 )
 from domain.seasons import Character
-from tasks.application import original_references
+from tasks.originals import original_references
 from tasks.report_page import write_report
 from tasks.season_facts import clips_of_season, gaps_of_season
 from tasks.todo import RUN_AGAIN, things_to_do

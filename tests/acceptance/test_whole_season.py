@@ -102,6 +102,12 @@ def test_running_it_again_asks_no_vendor_for_anything(harbor: Harbor) -> None:
     assert harbor.again.document == harbor.first.document
 
 
+def test_running_it_again_does_not_even_load_prefect(harbor: Harbor) -> None:
+    imported = {line.rpartition("|")[2].strip() for line in harbor.again.told.splitlines()}
+    assert "studio.season_run" in imported
+    assert not {name for name in imported if name.partition(".")[0] in ("prefect", "flows")}
+
+
 def test_an_edited_prompt_buys_that_slot_again_and_no_other(studio: Studio) -> None:
     slots = [
         {"number": number, "prompt": "@Dario nods", "video_model": "kling_o1_reference", "seconds": 3}
