@@ -77,9 +77,7 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
     if character.min_images < DEFAULT_MIN_IMAGES:
         warnings.append(f"min_images was lowered to {character.min_images}: expect a weaker likeness.")
     if small := sum(min(c.width, c.height) < SMALLEST_SIDE for c in distinct):
-        warnings.append(
-            f"{small} frames are under {SMALLEST_SIDE} pixels: the trainer enlarges them."
-        )
+        warnings.append(f"{small} frames are under {SMALLEST_SIDE} pixels: the trainer enlarges them.")
     chosen = _fair_share(distinct, TRAINED_AIM + HELD_OUT_AIM)
     hold = held_out_count(len(chosen), character.min_images)
     if hold < 3:
@@ -156,10 +154,14 @@ def _without_strangers(ports: Ports, candidates: list[Candidate], warnings: list
     floor = median(likeness) - STRANGER_MARGIN
     kept = [candidate for (candidate, _), score in zip(judged, likeness, strict=True) if score >= floor]
     if dropped := len(judged) - len(kept):
-        warnings.append(f"{dropped} frames look unlike the rest (someone else, or two people) and were left out.")
+        warnings.append(f"Left out as unlike the rest (someone else, or two people): {_frames(dropped)}.")
     if unseen := len(seen) - len(judged):
-        warnings.append(f"{unseen} frames show no subject clearly and were left out.")
+        warnings.append(f"Left out because no subject is clearly seen: {_frames(unseen)}.")
     return kept
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def leave_one_out(looks: Sequence[Appearance], similarity: object) -> list[float]:
