@@ -34,10 +34,13 @@ def art(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_url() -> Iterator[str]:
     """One Prefect server for every run of the session, in this process and in those it starts; heartbeats off."""
     folder = open_folder()
-    with _environment({"PREFECT_HOME": str(folder / "prefect")}), prefect_for_a_run(folder, None):
-        url = os.environ["PREFECT_API_URL"]
-        with _settings(url):
-            yield url
+    with contextlib.ExitStack() as stack:
+        # Only Prefect itself is to know of it: other tests of the session start servers of their own.
+        with _environment({"PREFECT_HOME": str(folder / "prefect")}), _own_log():
+            stack.enter_context(prefect_for_a_run(folder, None))
+            url = os.environ["PREFECT_API_URL"]
+        stack.enter_context(_settings(url))
+        yield url
     shutil.rmtree(folder)
     forget_prefects_sockets()
 
@@ -112,9 +115,7 @@ def studio(session_home: Studio) -> Iterator[Studio]:
 @contextlib.contextmanager
 def ports_of(home: Home, **environment: str) -> Iterator[None]:
     """`open_ports()` of this process works on a home; afterwards environment, log and ports are as before."""
-    logger = logging.getLogger("onmodel")
-    told = (logger.level, logger.propagate, list(logger.handlers))
-    with _environment({**home.environment(), **environment}):
+    with _environment({**home.environment(), **environment}), _own_log():
         open_ports.cache_clear()
         open_ports().clock = ImpatientClock()
         try:
@@ -123,7 +124,17 @@ def ports_of(home: Home, **environment: str) -> Iterator[None]:
             open_ports().close()
             open_ports.cache_clear()
             forget_prefects_sockets()
-            logger.level, logger.propagate, logger.handlers[:] = told
+
+
+@contextlib.contextmanager
+def _own_log() -> Iterator[None]:
+    """Whatever the command line and Prefect hang into our log is taken out again."""
+    logger = logging.getLogger("onmodel")
+    told = (logger.level, logger.propagate, list(logger.handlers))
+    try:
+        yield
+    finally:
+        logger.level, logger.propagate, logger.handlers[:] = told
 
 
 @contextlib.contextmanager
