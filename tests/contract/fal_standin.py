@@ -70,6 +70,7 @@ class StandIn(ThreadingHTTPServer):
     """Plays planned answers by "METHOD host/path": the next of the list, and the last one for ever."""
 
     daemon_threads = True
+    request_queue_size = 64  # eight clients at once overflow the five of the standard library
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Talk)
