@@ -99,9 +99,9 @@ def harbor(session_home: Studio) -> Harbor:
         {"number": 7, "prompt": "@Rui looks out to sea", "seconds": 3},
     ]
     manifest = home.write("harbor", cast, slots)
-    first = home.run_apart(manifest, is_alone=True)
+    first = home.run_apart(manifest)
     bought = home.posts()
-    again = home.run_apart(manifest, is_alone=True, PYTHONPROFILEIMPORTTIME="1")
+    again = home.run_apart(manifest, PYTHONPROFILEIMPORTTIME="1")
     return Harbor(manifest, cast, slots, first, again, bought, home.posts())
 
 

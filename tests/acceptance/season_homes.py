@@ -140,19 +140,17 @@ class Home:
 
     # --- running ---
 
-    def environment(self, *, is_alone: bool = False, **more: str) -> dict[str, str]:
-        """For a run at the session's Prefect server; `is_alone` leaves Prefect to the run itself."""
-        mine = {"ONMODEL_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
-        if not is_alone:
-            mine["PREFECT_API_URL"] = self.api_url
+    def environment(self, **more: str) -> dict[str, str]:
+        """For a run at the session's Prefect server: starting its own is tried in test_command_line.py."""
+        mine = {"ONMODEL_HOME": str(self.home), "PYTHONPATH": str(ROOT), "PREFECT_API_URL": self.api_url}
         return {**os.environ, **mine, **more}
 
-    def start(self, manifest: Path, *, is_alone: bool = False, **environment: str) -> subprocess.Popen[str]:
+    def start(self, manifest: Path, **environment: str) -> subprocess.Popen[str]:
         """`onmodel run MANIFEST --json` in a process and a session of its own, so that it can be killed."""
         return subprocess.Popen(
             [sys.executable, "-m", "studio.cli", "run", str(manifest), "--json", "--out", str(self.out(manifest))],
             cwd=self.folder,
-            env=self.environment(is_alone=is_alone, **environment),
+            env=self.environment(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -163,8 +161,8 @@ class Home:
         out, told = process.communicate(timeout=PATIENCE_SECONDS)
         return Outcome(process.returncode, json.loads(out) if out.strip() else {}, told)
 
-    def run_apart(self, manifest: Path, *, is_alone: bool = False, **environment: str) -> Outcome:
-        return self.finish(self.start(manifest, is_alone=is_alone, **environment))
+    def run_apart(self, manifest: Path, **environment: str) -> Outcome:
+        return self.finish(self.start(manifest, **environment))
 
     def out(self, manifest: Path) -> Path:
         return self.folder / "out" / manifest.stem
