@@ -80,6 +80,8 @@ def _environ(ports: Ports, api_url: str, port: int) -> dict[str, str]:
         **os.environ,
         **{name: os.environ.get(name, value) for name, value in DEFAULTS.items()},
         "PREFECT_HOME": str(ports.settings.home / "prefect"),
+        # Its worker keeps a folder of one fixed name there, which on a shared /tmp belongs to whoever came first.
+        "TMPDIR": str(_temporary_folder(ports)),
         "PREFECT_API_URL": api_url,
         "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
         "PREFECT_SERVER_UI_API_URL": api_url,
@@ -89,6 +91,12 @@ def _environ(ports: Ports, api_url: str, port: int) -> dict[str, str]:
     if ports.embedded_server is not None:
         environ["PREFECT_API_DATABASE_CONNECTION_URL"] = wiring.prefect_database_url(ports.embedded_server)
     return environ
+
+
+def _temporary_folder(ports: Ports) -> Path:
+    folder = ports.settings.home / "prefect" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _start(arguments: list[str], environ: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
