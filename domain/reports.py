@@ -88,8 +88,10 @@ class IdentityResult(Record):
     weak_because: str | None = None
 
     @classmethod
-    def of_lora(cls, verdict: IdentityVerdict, weak_because: str | None = None) -> Self:
-        """The identity check of a LoRA, as the page shows it."""
+    def of_verdict(
+        cls, verdict: IdentityVerdict, weak_because: str | None = None, no_control_because: str | None = None
+    ) -> Self:
+        """The judgement of a LoRA or of a clip, as the page shows it; the last is told only without a control."""
         score = verdict.score
         outcome = Verdict.ON_MODEL if verdict.is_passed else Verdict.OFF_MODEL
         return cls(
@@ -100,6 +102,7 @@ class IdentityResult(Record):
             abstained=score.abstained,
             score=score.mean_with_lora,
             control=score.mean_control,
+            no_control_because=no_control_because if score.mean_control is None else None,
             lower95=None if score.lower95_of_delta <= KNOWS_NOTHING else score.lower95_of_delta,
             is_control_on_model=score.control_share_above_threshold >= SHARE_THAT_MUST_PASS,
             verdict=Verdict.NOT_JUDGED if score.mean_with_lora is None else outcome,

@@ -29,11 +29,6 @@ PINNED_REFERENCES = 3
 """An element takes one frontal image and 1–3 references (fal.md 2.5)."""
 
 
-def has_still_model(ports: Ports, lora_id: int) -> bool:
-    """Whether a reference set can be drawn: only where a still model loads LoRAs of this base."""
-    return ports.registry.still_model_for(ports.loras.get(lora_id).base_model) is not None
-
-
 def _candidates() -> list[tuple[View, int]]:
     drawn: list[tuple[View, int]] = []
     for number, view in enumerate(REFERENCE_VIEWS):

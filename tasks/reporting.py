@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from domain.applications import CharacterRoute, Route
 from domain.characters import ImageType, LoraStatus
 from domain.costs import CostEntry
-from domain.identity import IdentityVerdict
 from domain.renders import Render, RenderState, Slot
 from domain.reports import (
     CharacterReport,
@@ -31,7 +30,6 @@ from domain.reports import (
     SlotCharacter,
     SlotReport,
     SlotState,
-    Verdict,
 )
 from domain.seasons import Character
 from tasks.originals import original_references
@@ -51,6 +49,7 @@ ROUTE_LABELS = {
     Route.PREPROCESSED: "LoRA still → video",
     Route.ORIGINALS: "original references",
 }
+NO_LORA = "there is no LoRA to leave out"
 STATES = {
     RenderState.RUNNING: SlotState.RUNNING,
     RenderState.DONE: SlotState.DONE,
@@ -182,7 +181,7 @@ def _lora(ports: Ports, lora: Lora) -> LoraReport:
         trained_images=lora.training_images_count,
         held_out_images=held_out,
         training_cost_usd=lora.training_cost_usd,
-        identity=IdentityResult.of_lora(verdict, weak) if verdict else None,
+        identity=IdentityResult.of_verdict(verdict, weak) if verdict else None,
         note=lora.status_reason if lora.status is not LoraStatus.READY else None,
     )
 
@@ -231,24 +230,7 @@ def _slot_character(ports: Ports, render: Render, route: CharacterRoute) -> Slot
         route_key=route.route.value,
         route_label=ROUTE_LABELS[route.route],
         because=route.reason if route.route is Route.ORIGINALS or route.severity else None,
-        identity=_clip_identity(verdict) if verdict else None,
-    )
-
-
-def _clip_identity(verdict: IdentityVerdict) -> IdentityResult:
-    score = verdict.score
-    outcome = Verdict.ON_MODEL if verdict.is_passed else Verdict.OFF_MODEL
-    return IdentityResult(
-        metric=score.metric,
-        threshold=score.threshold,
-        calibration=score.calibrated_by,
-        judged=score.judged,
-        abstained=score.abstained,
-        score=score.mean_with_lora,
-        control=score.mean_control,
-        no_control_because=None if score.mean_control is not None else "there is no LoRA to leave out",
-        verdict=Verdict.NOT_JUDGED if score.mean_with_lora is None else outcome,
-        sentence=verdict.reason,
+        identity=IdentityResult.of_verdict(verdict, no_control_because=NO_LORA) if verdict else None,
     )
 
 

@@ -99,13 +99,13 @@ def test_the_check_of_a_lora_reaches_the_page_as_it_was_judged() -> None:
         threshold=0.6, method="midway", false_accept_rate=0.0, genuine_count=9, impostor_count=20, is_weak=False
     )
     scores, controls = [0.8, 0.82, 0.79, 0.85, 0.81], [0.4, 0.41, 0.42, 0.38, 0.4]
-    passed = IdentityResult.of_lora(judge_lora(scores, controls, calibration, 0, metric="m-1"))
+    passed = IdentityResult.of_verdict(judge_lora(scores, controls, calibration, 0, metric="m-1"))
     assert (passed.verdict, passed.is_control_on_model) == (Verdict.ON_MODEL, False)
     assert passed.lower95 is not None
     assert passed.lower95 > 0.3
-    failed = IdentityResult.of_lora(judge_lora(controls, controls, calibration, 1, metric="m-1"))
+    failed = IdentityResult.of_verdict(judge_lora(controls, controls, calibration, 1, metric="m-1"))
     assert failed.verdict is Verdict.OFF_MODEL
-    unknown = IdentityResult.of_lora(judge_lora([], [], calibration, 5, metric="m-1"))
+    unknown = IdentityResult.of_verdict(judge_lora([], [], calibration, 5, metric="m-1"))
     assert (unknown.verdict, unknown.lower95, unknown.abstained) == (Verdict.NOT_JUDGED, None, 5)
 
 
