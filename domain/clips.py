@@ -34,8 +34,12 @@ class Clip(Record):
 
 
 class Frame(Record):
-    """A frame of a clip with its measures; kept or dropped, always with the reason. Only kept ones have a picture."""
+    """A frame of a clip with its measures; kept or dropped, always with the reason. Only kept ones have a picture.
 
+    `id` is 0 until it is stored; people call the frame by it (`f12`). `shot` numbers the clip's shots from 0.
+    """
+
+    id: int = 0
     clip_id: int
     at_seconds: float
     sha256: str | None
@@ -46,6 +50,14 @@ class Frame(Record):
     hash64: int
     is_kept: bool
     reason: str
+    media_type: str = "image/png"
+    thumbnail_sha256: str | None = None
+    shot: int = 0
+    mark: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"f{self.id}"
 
 
 class StillImage(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from domain.pictures import Box, Framing, Light, Origin, View
 from domain.records import Record
 
 TRAINED_AIM = 20
@@ -24,7 +25,11 @@ SMALLEST_SIDE = 512
 
 
 class TrainingImage(Record):
-    """One picture of a set, and where it comes from."""
+    """One picture of a set, whole and of one person only: what it shows, and where it comes from.
+
+    `name` is how a person calls it (`f12`: frame 12, `s2`: the second still); `subject` lies in this picture's pixels;
+    `made_from` is the SHA-256 of the picture it was cut from to leave somebody else out, with `cut` in that one's pixels.
+    """
 
     sha256: str
     file_name: str
@@ -35,10 +40,43 @@ class TrainingImage(Record):
     sharpness: float | None = None
     width: int
     height: int
+    name: str = ""
+    origin: Origin = Origin.CLIP
+    subject: Box | None = None
+    made_from: str | None = None
+    cut: Box | None = None
+    framing: Framing = Framing.UNKNOWN
+    view: View = View.UNKNOWN
+    light: Light = Light.SOFT
+    outfit: int = 0
+    likeness: float | None = None
+    rights: str = ""
+
+
+class LeftOut(Record):
+    """A picture that was considered and not taken, with its reason; a doubtful one waits for a person's word."""
+
+    name: str
+    sha256: str | None
+    """A picture to show of it; None when there is none any more."""
+    source: str
+    at_seconds: float | None
+    reason: str
+    is_doubtful: bool = False
+
+
+class Coverage(Record):
+    """How often a set shows each framing, view and light, and what it never shows, in sentences that say where to look."""
+
+    framings: dict[str, int] = {}
+    views: dict[str, int] = {}
+    lights: dict[str, int] = {}
+    outfits: int = 0
+    gaps: tuple[str, ...] = ()
 
 
 class TrainingSet(Record):
-    """A stored set. `zip_sha256` is what goes to the trainer."""
+    """A stored set. `zip_sha256` is its plain layout, which fal's trainers take; see `domain/layouts.py` for others."""
 
     id: int
     character_id: int
@@ -46,7 +84,22 @@ class TrainingSet(Record):
     zip_sha256: str
     trained: tuple[TrainingImage, ...]
     held_out: tuple[TrainingImage, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    coverage: Coverage = Coverage()
     warnings: tuple[str, ...]
+
+
+class Dataset(Record):
+    """A training set laid out for one trainer: the zip it takes, and the manifest beside it. Both are blobs."""
+
+    id: int
+    training_set_id: int
+    layout: str
+    zip_sha256: str
+    manifest_sha256: str
+    file_count: int
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
 
 
 def held_out_count(total: int, min_images: int) -> int:

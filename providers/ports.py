@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from domain.characters import CharacterKind
 from domain.clips import ClipFacts as ClipFacts
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.looks import Harvest
+from domain.pictures import Box, Framing, View
 from domain.records import Record
 
 RgbImage = NDArray[np.uint8]
@@ -253,6 +256,14 @@ class MediaTools(Protocol):
         """Decoded, EXIF rotation applied, transparency laid on white. Errors as `probe_image`."""
         ...
 
+    def harvest(self, path: Path, folder: Path, wanted: int) -> Harvest:
+        """The `wanted` best frames of a clip: sharp, lit, distinct, spread over its shots, at least 0.5 s apart.
+
+        Writes a thumbnail of every look and the full picture of every kept one into `folder` (JPEG, bars cut off).
+        Decodes in a child process with limits; `BadInput` as `probe_clip`, also when a limit was passed.
+        """
+        ...
+
     def sample_frames(self, path: Path, every_seconds: float) -> Iterator[SampledFrame]:
         """Frames at least `every_seconds` apart, in order, full resolution, measured."""
         ...
@@ -301,6 +312,26 @@ class IdentityScorer(Protocol):
 
     def similarity(self, a: Appearance, b: Appearance) -> float:
         """-1 (unlike) … 1 (the same picture); both must have a vector."""
+        ...
+
+
+class Subject(Record):
+    """Somebody in a picture: where, how close, from which side, and how they look to the scorer."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    box: Box
+    face: Box | None
+    framing: Framing
+    view: View
+    appearance: Appearance
+
+
+class SubjectFinder(Protocol):
+    """Finds the people (or creatures) of a picture, each by itself."""
+
+    def subjects(self, image: RgbImage, kind: CharacterKind) -> tuple[Subject, ...]:
+        """Everybody who can be told apart, the most prominent first; empty when nobody stands out. Deterministic."""
         ...
 
 

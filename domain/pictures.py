@@ -1,0 +1,71 @@
+"""What a picture shows of a character: where it stands, how close, from which side, in what light."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from domain.records import Record
+
+
+class Framing(StrEnum):
+    """How much of a person is in the picture."""
+
+    CLOSE_UP = "close_up"
+    BUST = "bust"
+    FULL = "full"
+    UNKNOWN = "unknown"
+
+
+class View(StrEnum):
+    """From which side a person is seen."""
+
+    FRONTAL = "frontal"
+    THREE_QUARTER = "three_quarter"
+    PROFILE = "profile"
+    BACK = "back"
+    UNKNOWN = "unknown"
+
+
+class Light(StrEnum):
+    """How the picture is lit; `LIGHT_WORDS` in the captions."""
+
+    NIGHT = "night"
+    DIM = "dim"
+    SOFT = "soft"
+    BRIGHT = "bright"
+
+
+class Origin(StrEnum):
+    """Where a picture comes from. `GENERATED` ones this project made itself: allowed, marked, counted, warned about."""
+
+    CLIP = "clip"
+    STILL = "still"
+    GENERATED = "generated"
+
+
+class Decision(StrEnum):
+    """What a person said of a picture; it overrules every rule."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class Box(Record):
+    """A part of a picture in its pixels; right and bottom are just outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> int:
+        return max(0, self.width) * max(0, self.height)
