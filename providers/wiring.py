@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, Vendor
     from providers.postgres.cast import CastTable
     from providers.postgres.database import Database
+    from providers.postgres.decisions import DecisionTable
     from providers.postgres.embedded import EmbeddedServer
     from providers.postgres.ledger import Ledger
     from providers.postgres.loras import LoraTable
@@ -91,6 +92,12 @@ class Ports:
         from providers.postgres.cast import CastTable
 
         return CastTable(self.database)
+
+    @cached_property
+    def decisions(self) -> DecisionTable:
+        from providers.postgres.decisions import DecisionTable
+
+        return DecisionTable(self.database)
 
     @cached_property
     def loras(self) -> LoraTable:
