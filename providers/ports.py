@@ -335,6 +335,17 @@ class SubjectFinder(Protocol):
         ...
 
 
+class PictureDescriber(Protocol):
+    """Says what a whole picture looks like, whoever is in it: pose, place, light and colours, for telling twins."""
+
+    layout: str
+    """What is described, with its version; vectors of two versions cannot be compared."""
+
+    def describe(self, image: RgbImage) -> NDArray[np.float32]:
+        """A vector of unit length; the dot product of two is 1 for the same picture, about 0 for unrelated ones."""
+        ...
+
+
 # --- LoRA files ---
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from httpx import Client
 
     from providers.media import FfmpegMediaTools
-    from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, Vendor
+    from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, PictureDescriber, Vendor
     from providers.postgres.cast import CastTable
     from providers.postgres.database import Database
     from providers.postgres.decisions import DecisionTable
@@ -156,6 +156,13 @@ class Ports:
         from providers.vision import AppearanceScorer
 
         return AppearanceScorer()
+
+    @cached_property
+    def layout(self) -> PictureDescriber:
+        """Describes whole pictures, for finding near-duplicates and choosing varied sets."""
+        from providers.picture_layout import LayoutDescriber
+
+        return LayoutDescriber()
 
     def describe(self, sha256: str) -> Appearance:
         """The scorer's description of a stored picture, kept for the life of the process."""
