@@ -100,6 +100,12 @@ class Ports:
         return DecisionTable(self.database)
 
     @cached_property
+    def datasets(self) -> DatasetTable:
+        from providers.postgres.datasets import DatasetTable
+
+        return DatasetTable(self.database)
+
+    @cached_property
     def loras(self) -> LoraTable:
         from providers.postgres.loras import LoraTable
 
