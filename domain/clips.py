@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain.jobs import BlobRef
+from domain.pictures import suffix_of
 from domain.records import Record
 
 
@@ -48,6 +49,7 @@ class Frame(Record):
     sharpness: float
     brightness: float
     hash64: int
+    """dHash, unsigned."""
     is_kept: bool
     reason: str
     media_type: str = "image/png"
@@ -70,7 +72,8 @@ class StillImage(Record):
     width: int
     height: int
     media_type: str
+    caption: str = ""
 
     def ref(self) -> BlobRef:
-        suffix = {"image/png": ".png", "image/webp": ".webp"}.get(self.media_type, ".jpg")
-        return BlobRef(sha256=self.sha256, media_type=self.media_type, file_name=f"{self.role}{suffix}")
+        file_name = f"{self.role}{suffix_of(self.media_type)}"
+        return BlobRef(sha256=self.sha256, media_type=self.media_type, file_name=file_name)

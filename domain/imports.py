@@ -26,6 +26,8 @@ class ImageImport(Record):
     width: int
     height: int
     media_type: str
+    caption: str = ""
+    """What the person wrote about it in a `.txt` of the same stem, where the character's captions are their own."""
 
 
 class CharacterImport(Record):

@@ -43,6 +43,14 @@ class Origin(StrEnum):
     GENERATED = "generated"
 
 
+class CaptionMode(StrEnum):
+    """Where captions come from. `OWN`: a `.txt` beside a given image, of the same stem; the others are automatic."""
+
+    AUTO = "auto"
+    FIXED = "fixed"
+    OWN = "own"
+
+
 class Decision(StrEnum):
     """What a person said of a picture; it overrules every rule."""
 
@@ -69,3 +77,8 @@ class Box(Record):
     @property
     def area(self) -> int:
         return max(0, self.width) * max(0, self.height)
+
+
+def suffix_of(media_type: str) -> str:
+    """The usual end of a picture's file name; `.jpg` for whatever is no PNG or WebP."""
+    return {"image/png": ".png", "image/webp": ".webp"}.get(media_type, ".jpg")

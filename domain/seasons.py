@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from domain.characters import TRIGGER_WORD, CharacterKind, make_trigger_word, name_problem
+from domain.pictures import CaptionMode
 from domain.prompts import mentioned_names, unknown_mentions
 from domain.records import Record
 from domain.registry import load_registry
@@ -88,6 +89,8 @@ class CharacterEntry(Record):
     lora: FileName = "auto"
     lora_scale: Annotated[float, Field(gt=0, le=4), NO_FLAG] = 0.8
     min_images: Annotated[int, Field(ge=1, le=100), NO_FLAG] = DEFAULT_MIN_IMAGES
+    captions: CaptionMode = CaptionMode.AUTO
+    rights: PlainText = ""
 
     @field_validator("name")
     @classmethod
@@ -296,6 +299,8 @@ class Character(Record):
     lora_scale: float
     min_images: int
     training: TrainingOptions
+    captions: CaptionMode = CaptionMode.AUTO
+    rights: str = ""
 
     @property
     def is_lora_wanted(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from domain.pictures import Box, Framing, Light, Origin, View
 from domain.records import Record
 
@@ -14,21 +16,15 @@ FULL_HOLD_OUT_FROM = 13
 
 NO_HOLD_OUT_UNDER = 6
 
-EVERY_SECONDS = 0.5
-"""Frames of one clip are at least this far apart (waifuc, curation_and_identity.md section 1)."""
-
-KEPT_PER_CLIP = 12
-"""At most so many frames of one clip, so that no clip drowns the others."""
-
 SMALLEST_SIDE = 512
 """Pixels. Under this a picture would have to be enlarged for training: left out (issue; buckets 512/768/1024)."""
 
 
 class TrainingImage(Record):
-    """One picture of a set, whole and of one person only: what it shows, and where it comes from.
+    """One picture of a set, whole and of one person: what it shows, and where it comes from.
 
     `name` is how a person calls it (`f12`: frame 12, `s2`: the second still); `subject` lies in this picture's pixels;
-    `made_from` is the SHA-256 of the picture it was cut from to leave somebody else out, with `cut` in that one's pixels.
+    `made_from` is the SHA-256 of the picture it was cut from to leave somebody else out, `cut` lies in that one's pixels.
     """
 
     sha256: str
@@ -66,11 +62,11 @@ class LeftOut(Record):
 
 
 class Coverage(Record):
-    """How often a set shows each framing, view and light, and what it never shows, in sentences that say where to look."""
+    """How often a set shows each framing, view and light; `gaps` say what it never shows and where to look for it."""
 
-    framings: dict[str, int] = {}
-    views: dict[str, int] = {}
-    lights: dict[str, int] = {}
+    framings: dict[str, int] = Field(default_factory=dict)
+    views: dict[str, int] = Field(default_factory=dict)
+    lights: dict[str, int] = Field(default_factory=dict)
     outfits: int = 0
     gaps: tuple[str, ...] = ()
 
@@ -86,6 +82,19 @@ class TrainingSet(Record):
     held_out: tuple[TrainingImage, ...]
     left_out: tuple[LeftOut, ...] = ()
     coverage: Coverage = Coverage()
+    warnings: tuple[str, ...]
+
+
+class CuratedSet(Record):
+    """A training set as it comes out of curation, before it has an id."""
+
+    character_id: int
+    digest: str
+    zip_sha256: str
+    trained: tuple[TrainingImage, ...]
+    held_out: tuple[TrainingImage, ...]
+    left_out: tuple[LeftOut, ...]
+    coverage: Coverage
     warnings: tuple[str, ...]
 
 

@@ -19,13 +19,21 @@ from prefect.cache_policies import NO_CACHE
 
 from domain.costs import free_step
 from domain.errors import BadInput
+from domain.frame_rules import DUPLICATE_BITS
 from domain.jobs import Stage
 from domain.records import Record
 from domain.seasons import DEFAULT_MIN_IMAGES, Character
-from domain.training_sets import HELD_OUT_AIM, SMALLEST_SIDE, TRAINED_AIM, TrainingImage, held_out_count
+from domain.training_sets import (
+    HELD_OUT_AIM,
+    SMALLEST_SIDE,
+    TRAINED_AIM,
+    Coverage,
+    CuratedSet,
+    TrainingImage,
+    held_out_count,
+)
 from providers.wiring import open_ports
 from tasks.datasets import pack_training_zip
-from tasks.frames import DUPLICATE_BITS
 
 if TYPE_CHECKING:
     from providers.ports import Appearance, RgbImage
@@ -87,7 +95,16 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
     held_images = tuple(_training_image(ports, character, c, i) for i, c in enumerate(held_out, len(trained)))
     zip_sha256 = pack_training_zip(ports, trained_images)
     set_id = ports.cast.keep_training_set(
-        character_id, digest, zip_sha256, trained_images, held_images, tuple(warnings)
+        CuratedSet(
+            character_id=character_id,
+            digest=digest,
+            zip_sha256=zip_sha256,
+            trained=trained_images,
+            held_out=held_images,
+            left_out=(),
+            coverage=Coverage(),
+            warnings=tuple(warnings),
+        )
     )
     ports.ledger.log_cost(
         free_step(
@@ -114,13 +131,13 @@ def _gather(ports: Ports, character: Character) -> list[Candidate]:
     candidates = [
         Candidate(
             sha256=frame.sha256,
-            media_type="image/png",
+            media_type=frame.media_type,
             source=clip.source_name,
             at_seconds=frame.at_seconds,
             width=frame.width,
             height=frame.height,
             sharpness=frame.sharpness,
-            hash64=frame.hash64 & (1 << 64) - 1,
+            hash64=frame.hash64,
         )
         for clip in ports.cast.clips(character.id)
         for frame in ports.cast.frames(clip.id)

@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 
 from domain.clips import ClipFacts
 from domain.errors import BadInput, NotConfigured, OnModelError
+from domain.frame_rules import EVERY_SECONDS, wanted_frames
 from domain.imports import CharacterImport, ClipImport, ImageImport, SeasonImport, SlotImport
 from domain.jobs import canonical_json
+from domain.pictures import CaptionMode
 from domain.seasons import CharacterEntry, SeasonManifest, SlotEntry
-from domain.training_sets import EVERY_SECONDS, KEPT_PER_CLIP, SMALLEST_SIDE
+from domain.training_sets import SMALLEST_SIDE
 from domain.vendors import SANDBOX, WORKS
 from tasks.manifests import field_error, read_manifest
 
@@ -30,6 +32,9 @@ log = logging.getLogger("onmodel.importing")
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 LARGEST_LORA_BYTES = 4 << 30
+LONGEST_CAPTION = 2000
+"""Bytes of a caption; the text encoders of today's trainers read 77 to 512 tokens."""
+
 LONGEST_ID = 18
 """Digits of the largest id that is surely a bigint."""
 
@@ -46,6 +51,7 @@ class _Check:
         self.clips: dict[Path, ClipFacts] = {}
         self.images: dict[Path, ImageFacts] = {}
         self.downloads: dict[str, Path] = {}
+        self.captions: dict[str, str] = {}
 
     def resolve(self, name: str) -> Path:
         try:
@@ -59,6 +65,24 @@ class _Check:
 
     def image(self, name: str, location: tuple[str | int, ...]) -> None:
         self._probe(self.resolve(name), self.images, self._ports.media.probe_image, location)
+
+    def caption(self, name: str, location: tuple[str | int, ...]) -> None:
+        """Read the `.txt` of an image's stem, where there is one."""
+        path = self.resolve(name).with_suffix(".txt")
+        if not path.is_file():
+            return
+        try:
+            text = (
+                " ".join(path.read_text(encoding="utf-8").split()) if path.stat().st_size <= LONGEST_CAPTION else None
+            )
+        except (OSError, UnicodeDecodeError):
+            text = None
+        if text is None or not text.isprintable():
+            self.problem(
+                location, f"{path.name} is no caption; write one line of UTF-8 text, at most {LONGEST_CAPTION} bytes."
+            )
+        elif text:
+            self.captions[name] = text
 
     def problem(self, location: tuple[str | int, ...], message: str) -> None:
         self.problems.append(field_error(self._path, location, message))
@@ -115,6 +139,8 @@ def _check_character(ports: Ports, check: _Check, entry: CharacterEntry, number:
         for i, name in enumerate(getattr(entry, field)):
             probe = check.clip if field == "clips" else check.image
             probe(name, (*at, field, i))
+            if field == "images" and entry.captions is CaptionMode.OWN:
+                check.caption(name, (*at, field, i))
     if entry.is_trained_here:
         if not entry.clips and not entry.images:
             check.problem(
@@ -143,7 +169,11 @@ def _check_enough(check: _Check, entry: CharacterEntry, at: tuple[str | int, ...
     images = [check.images.get(check.resolve(name)) for name in entry.images]
     clips = [check.clips.get(check.resolve(name)) for name in entry.clips]
     at_most = sum(image is not None and min(image.width, image.height) >= SMALLEST_SIDE for image in images)
-    at_most += sum(min(KEPT_PER_CLIP, 1 + int(clip.duration_seconds / EVERY_SECONDS)) for clip in clips if clip)
+    at_most += sum(
+        min(wanted_frames(clip.duration_seconds), 1 + int(clip.duration_seconds / EVERY_SECONDS))
+        for clip in clips
+        if clip
+    )
     if None not in (*images, *clips) and at_most < entry.min_images:
         check.problem(
             at,
@@ -236,7 +266,7 @@ def _store_files(ports: Ports, check: _Check, manifest: SeasonManifest) -> Seaso
     characters = []
     for entry in manifest.characters:
         pictures = [
-            _image_import(role, name, *image(name), check.images[check.resolve(name)])
+            _image_import(role, name, *image(name), check.images[check.resolve(name)], check.captions.get(name, ""))
             for role, names in (("training", entry.images), ("reference", entry.references))
             for name in names
         ]
@@ -257,6 +287,7 @@ def _store_files(ports: Ports, check: _Check, manifest: SeasonManifest) -> Seaso
     content = {
         "manifest": manifest.model_dump(mode="json"),
         "files": stored,
+        "captions": check.captions,
         "loras": [character.lora for character in characters],
     }
     return SeasonImport(
@@ -279,7 +310,7 @@ def _clip_names(manifest: SeasonManifest) -> list[str]:
     ]
 
 
-def _image_import(role: str, name: str, sha256: str, media_type: str, facts: ImageFacts) -> ImageImport:
+def _image_import(role: str, name: str, sha256: str, media_type: str, facts: ImageFacts, caption: str) -> ImageImport:
     return ImageImport(
         role=role,
         sha256=sha256,
@@ -287,6 +318,7 @@ def _image_import(role: str, name: str, sha256: str, media_type: str, facts: Ima
         width=facts.width,
         height=facts.height,
         media_type=media_type,
+        caption=caption,
     )
 
 

@@ -6,6 +6,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from domain.jobs import BlobRef
+from domain.pictures import suffix_of
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -36,7 +37,9 @@ def _best_frames(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
     ]
     ranked = [frame for rank in zip_longest(*by_clip) for frame in rank if frame is not None]
     return tuple(
-        BlobRef(sha256=frame.sha256, media_type="image/png", file_name=f"frame-{number}.png")
+        BlobRef(
+            sha256=frame.sha256, media_type=frame.media_type, file_name=f"frame-{number}{suffix_of(frame.media_type)}"
+        )
         for number, frame in enumerate(ranked[:ORIGINALS_READ], 1)
         if frame.sha256 is not None
     )

@@ -189,12 +189,12 @@ def _store_character(
     character_id = _id(
         db,
         """INSERT INTO characters (season_id, project_id, name, description, trigger_word, kind, base_models, lora,
-                                   lora_scale, min_images, training)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                   lora_scale, min_images, training, captions, rights)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (season_id, name) DO UPDATE SET description = excluded.description,
                trigger_word = excluded.trigger_word, kind = excluded.kind, base_models = excluded.base_models,
                lora = excluded.lora, lora_scale = excluded.lora_scale, min_images = excluded.min_images,
-               training = excluded.training, is_current = true
+               training = excluded.training, captions = excluded.captions, rights = excluded.rights, is_current = true
            RETURNING id""",
         (
             season_id,
@@ -208,6 +208,8 @@ def _store_character(
             entry.lora_scale,
             entry.min_images,
             as_json(entry.training),
+            entry.captions,
+            entry.rights,
         ),
     )
     db.execute("DELETE FROM character_clips WHERE character_id = %s", (character_id,))
@@ -220,8 +222,8 @@ def _store_character(
     for position, image in enumerate(character.images):
         db.execute(
             """INSERT INTO character_images (character_id, role, position, sha256, source_name, width, height,
-                                             media_type)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+                                             media_type, caption)
+               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
             (
                 character_id,
                 image.role,
@@ -231,6 +233,7 @@ def _store_character(
                 image.width,
                 image.height,
                 image.media_type,
+                image.caption,
             ),
         )
 

@@ -7,6 +7,12 @@ ALTER TABLE frames
     ADD COLUMN mark             text NOT NULL DEFAULT '',
     ADD COLUMN measures         jsonb NOT NULL DEFAULT '{}';
 
+ALTER TABLE characters
+    ADD COLUMN captions text NOT NULL DEFAULT 'auto' CHECK (captions IN ('auto', 'fixed', 'own')),
+    ADD COLUMN rights   text NOT NULL DEFAULT '';
+
+ALTER TABLE character_images ADD COLUMN caption text NOT NULL DEFAULT '';
+
 CREATE TABLE harvests (
     clip_id        bigint PRIMARY KEY REFERENCES clips,
     rules_version  integer NOT NULL,
