@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, PictureDescriber, Vendor
     from providers.postgres.cast import CastTable
     from providers.postgres.database import Database
+    from providers.postgres.datasets import DatasetTable
     from providers.postgres.decisions import DecisionTable
     from providers.postgres.embedded import EmbeddedServer
     from providers.postgres.ledger import Ledger
