@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from domain.looks import LookMeasures
+from domain.looks import Bars, LookMeasures
 from domain.records import Record
 
 RULES_VERSION = 2
@@ -58,6 +58,27 @@ def judge_looks(looks: Sequence[LookMeasures], wanted: int, duration_seconds: fl
         else:
             chosen.append(i)
     return [Verdict(shot=shot, reason=reason) for shot, reason in zip(shots, reasons, strict=True)]
+
+
+def common_bars(looks: Sequence[LookMeasures]) -> Bars:
+    """The bars to cut off every picture of the clip, in pixels as shown; 0 at an edge where the looks do not agree.
+
+    One look's black edge may be a night sky; bars are what most looks of a clip show alike.
+    """
+    if not looks:
+        return Bars()
+    return Bars(
+        left=_agreed([look.bars.left for look in looks]),
+        top=_agreed([look.bars.top for look in looks]),
+        right=_agreed([look.bars.right for look in looks]),
+        bottom=_agreed([look.bars.bottom for look in looks]),
+    )
+
+
+def _agreed(sizes: Sequence[int]) -> int:
+    typical = round(median(sizes))
+    alike = [size for size in sizes if size > 0 and abs(size - typical) <= max(4, typical // 20)]
+    return max(alike) if 2 * len(alike) > len(sizes) else 0
 
 
 def find_flaws(looks: Sequence[LookMeasures]) -> list[str]:

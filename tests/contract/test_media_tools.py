@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from domain.errors import BadInput
+from domain.frame_rules import hash_distance
 from providers.media import FfmpegMediaTools, find_ffmpeg
-from providers.media_measures import hash_distance
 from providers.ports import MediaTools, RgbImage, SeasonClip
 from tests.media_samples import drawn_frame, make_clip, red_corner, shade
 
