@@ -24,7 +24,7 @@ class TrainingImage(Record):
     """One picture of a set, whole and of one person: what it shows, and where it comes from.
 
     `name` is how a person calls it (`f12`: frame 12, `s2`: the second still); `subject` lies in this picture's pixels;
-    `made_from` is the SHA-256 of the picture it was cut from to leave somebody else out, `cut` lies in that one's pixels.
+    `made_from` is the SHA-256 of the picture it was cut from to leave somebody out; `cut` lies in that one's pixels.
     """
 
     sha256: str
