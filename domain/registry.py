@@ -12,10 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from domain.captions import CaptionStyle, TriggerRule
+from domain.crops import RESOLUTIONS
 from domain.errors import BadInput
+from domain.layouts import LayoutKind
 from domain.records import Record
+from domain.stretches import FrameRule
 
 
 class ModelKind(StrEnum):
@@ -62,7 +66,11 @@ class OptionRule(Record):
 
 
 class TrainingRule(Record):
-    """What a trainer takes. Every trainer here takes a zip of stills with captions of the same stem."""
+    """What a trainer takes: a zip of stills, or of clips cut by `videos`, with captions of the same stem.
+
+    `layout` is one of domain/layouts.py, `captions` and `trigger` say how captions are written (domain/captions.py),
+    `resolutions` the buckets pictures are cut for (domain/crops.py).
+    """
 
     zip_field: str
     trigger_field: str
@@ -70,6 +78,18 @@ class TrainingRule(Record):
     steps: OptionRule
     learning_rate: OptionRule
     rank: OptionRule
+    takes: Literal["images", "videos"] = "images"
+    layout: LayoutKind = LayoutKind.PLAIN
+    captions: CaptionStyle = CaptionStyle.PROSE
+    trigger: TriggerRule = TriggerRule.WORD
+    resolutions: tuple[int, ...] = RESOLUTIONS
+    videos: FrameRule | None = None
+
+    @model_validator(mode="after")
+    def _frame_rule_with_videos_only(self) -> TrainingRule:
+        if (self.takes == "videos") != (self.videos is not None):
+            raise ValueError("videos: a trainer that takes videos, and no other, states its frame rule")
+        return self
 
 
 class RangeRule(Record):

@@ -1,0 +1,216 @@
+"""Captions: what a trainer is told about a picture. The trigger word first, then what varies, never the character.
+
+A LoRA learns what the captions leave out: whatever they say of face, skin, eyes or hair would be tied to those words
+instead of the trigger word (LoRA Dataset Studio and Recoil, curation_and_identity.md section 1; one source of four
+says otherwise). So captions name framing, view, light and the colours around, in eight words or more, no two alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+
+from domain.characters import CharacterKind
+from domain.pictures import Framing, Light, View
+from domain.records import Record
+
+CAPTION_RULES_VERSION = 2
+"""Raised whenever the words of this file change, so that sets captioned by older ones are made anew."""
+
+FEWEST_WORDS = 8
+"""curation_and_identity.md section 1."""
+
+LONGEST_OWN = 2000
+"""Characters of a caption a person wrote; the text encoders of today's trainers read 77 to 512 tokens."""
+
+
+class CaptionStyle(StrEnum):
+    """Prose for FLUX, Wan and Hunyuan; comma-separated tags for SDXL of the booru kind (LDS, Scenario, Recoil)."""
+
+    PROSE = "prose"
+    TAGS = "tags"
+
+
+class TriggerRule(StrEnum):
+    """How the trigger word gets into a caption, trainer by trainer (fal.md 2.1, runpod_trainers.md 2.4).
+
+    `WORD`: it stands in the caption itself. For trainers that ignore their trigger field when captions exist
+    (flux-lora-fast-training), have no such field (FLUX.2, Z-Image and Qwen, which also fail when a caption is missing),
+    read captions only (kohya, musubi) or cache their text embeddings (ai-toolkit then). `PLACEHOLDER`: the caption says
+    `[trigger]` and the trainer puts the word there (flux-lora-portrait-trainer, turbo-flux-trainer, ai-toolkit without
+    that cache). `PREPENDED`: the trainer puts the word before each caption itself (ltx23-video-trainer). Whether
+    fal's Wan trainers prepend theirs is not confirmed, so they get `WORD`: said twice does no harm, never does.
+    """
+
+    WORD = "word"
+    PLACEHOLDER = "placeholder"
+    PREPENDED = "prepended"
+
+
+PLACEHOLDER = "[trigger]"
+
+
+class Surroundings(Record):
+    """What a picture's light and edges look like, in words; measured by providers/picture_words.py."""
+
+    light: Light
+    tone: str
+    """`warm`, `cool` or `neutral`."""
+    above: str
+    below: str
+    beside: str
+    """Names of colours."""
+
+
+class Shown(Record):
+    """What varies in one picture. `outfit` counts from 0; it is named only where a set has more than one."""
+
+    surroundings: Surroundings
+    framing: Framing = Framing.UNKNOWN
+    view: View = View.UNKNOWN
+    outfit: int = 0
+
+
+LIGHT_WORDS = {
+    Light.NIGHT: "night light",
+    Light.DIM: "dim light",
+    Light.SOFT: "soft light",
+    Light.BRIGHT: "bright light",
+}
+
+_FRAMING_PROSE = {
+    Framing.CLOSE_UP: "a close-up",
+    Framing.BUST: "a picture from the waist up",
+    Framing.FULL: "a full-length picture",
+    Framing.UNKNOWN: "a picture",
+}
+_FRAMING_TAGS = {Framing.CLOSE_UP: "close-up", Framing.BUST: "upper body", Framing.FULL: "full body"}
+_VIEW_PROSE = {
+    View.FRONTAL: "from the front",
+    View.THREE_QUARTER: "in three-quarter view",
+    View.PROFILE: "from the side",
+    View.BACK: "from behind",
+}
+_VIEW_TAGS = {
+    View.FRONTAL: "front view",
+    View.THREE_QUARTER: "three-quarter view",
+    View.PROFILE: "from side",
+    View.BACK: "from behind",
+}
+_CLASS_WORDS = {
+    CharacterKind.PERSON: "person",
+    CharacterKind.ILLUSTRATED: "character",
+    CharacterKind.OTHER: "subject",
+}
+
+_LIKENESS_TEXT = """
+face faces facial faced skin skinned complexion freckle freckles freckled eye eyes eyed eyebrow eyebrows eyelash
+eyelashes iris hair hairs haired hairstyle haircut hairdo fringe bangs ponytail braid braids beard bearded moustache
+mustache stubble bald blonde blond brunette redhead ginger nose lip lips mouth cheek cheeks cheekbones chin jaw
+jawline forehead ear ears wrinkle wrinkles scar dimple dimples
+"""
+"""Words that say who somebody is. `braid` and the like are hair; clothes are not in it, for they change."""
+
+_LIKENESS_WORDS = frozenset(_LIKENESS_TEXT.split())
+
+
+def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = CaptionStyle.PROSE, outfits: int = 1) -> str:
+    """The automatic caption of one picture, the trigger word itself first. Eight words or more; pure."""
+    around = shown.surroundings
+    if style is CaptionStyle.TAGS:
+        tags = [
+            trigger_word,
+            _FRAMING_TAGS.get(shown.framing, ""),
+            _VIEW_TAGS.get(shown.view, ""),
+            f"outfit {shown.outfit + 1}" if outfits > 1 else "",
+            LIGHT_WORDS[around.light],
+            f"{around.tone} tones",
+            f"{around.above} above",
+            f"{around.below} below",
+            f"{around.beside} background",
+        ]
+        return ", ".join(tag for tag in tags if tag)
+    view = f" {_VIEW_PROSE[shown.view]}" if shown.view in _VIEW_PROSE else ""
+    outfit = f", wearing outfit {shown.outfit + 1}" if outfits > 1 else ""
+    return (
+        f"{trigger_word}, {_FRAMING_PROSE[shown.framing]}{view}{outfit}, in {LIGHT_WORDS[around.light]} with "
+        f"{around.tone} tones, {around.above} above, {around.below} below and a background of {around.beside}"
+    )
+
+
+def fixed_caption(trigger_word: str, kind: CharacterKind) -> str:
+    """The one caption of every picture where a character's captions are `fixed`."""
+    return f"{trigger_word}, a picture of this one {class_word(kind)} in the season"
+
+
+def own_caption(text: str, trigger_word: str) -> str:
+    """A caption somebody wrote: their words on one line, the trigger word first where they left it out.
+
+    `[trigger]` and `[name]` become the word. Control characters and all beyond 2,000 characters go: the file came
+    from outside. An empty text gives ''.
+    """
+    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())[:LONGEST_OWN].strip()
+    if not words:
+        return ""
+    words = words.replace(PLACEHOLDER, trigger_word).replace("[name]", trigger_word)
+    return words if says_trigger(words, trigger_word) else f"{trigger_word}, {words}"
+
+
+def caption_for_trainer(caption: str, trigger_word: str, rule: TriggerRule) -> str:
+    """A set's caption (which says the trigger word) as this trainer wants it."""
+    whole = caption if says_trigger(caption, trigger_word) else f"{trigger_word}, {caption}"
+    pattern = _word(trigger_word)
+    match rule:
+        case TriggerRule.WORD:
+            return whole
+        case TriggerRule.PLACEHOLDER:
+            return pattern.sub(PLACEHOLDER, whole)
+        case TriggerRule.PREPENDED:
+            rest = re.sub(rf"^{pattern.pattern}[\s,:;.-]*", "", whole)
+            return rest or whole
+
+
+def says_trigger(caption: str, trigger_word: str) -> bool:
+    """Whether the caption holds the trigger word as a word of its own, letter by letter."""
+    return _word(trigger_word).search(caption) is not None
+
+
+def likeness_words(caption: str, trigger_word: str = "") -> tuple[str, ...]:
+    """The words of a caption that describe the character's own looks, in order, each once; the trigger word is none."""
+    said = _word(trigger_word).sub(" ", caption) if trigger_word else caption
+    found = [word for word in re.findall(r"[a-z]+", said.casefold()) if word in _LIKENESS_WORDS]
+    return tuple(dict.fromkeys(found))
+
+
+def caption_warnings(
+    captions: Sequence[tuple[str, str]], trigger_word: str, *, is_fixed: bool = False
+) -> tuple[str, ...]:
+    """What a person should know of a set's captions, given as (picture's name, caption), a sentence each.
+
+    Two alike (both named; not where captions are fixed), looks of the character described, fewer than eight words.
+    """
+    warnings: list[str] = []
+    first_with: dict[str, str] = {}
+    for name, caption in captions:
+        key = " ".join(re.findall(r"\w+", caption.casefold()))
+        if key in first_with and not is_fixed:
+            warnings.append(f"{first_with[key]} and {name} have the same caption: give one of them its own words.")
+        first_with.setdefault(key, name)
+        if said := likeness_words(caption, trigger_word):
+            warnings.append(
+                f"The caption of {name} says {', '.join(said)}: leave the character's own looks out, or the LoRA ties "
+                f"them to those words instead of {trigger_word}."
+            )
+        if (count := len(caption.split())) < FEWEST_WORDS:
+            warnings.append(f"The caption of {name} has {count} words: {FEWEST_WORDS} or more teach better.")
+    return tuple(warnings)
+
+
+def class_word(kind: CharacterKind) -> str:
+    """What kind of thing the trigger word names, as kohya's class tokens want it."""
+    return _CLASS_WORDS[kind]
+
+
+def _word(trigger_word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(trigger_word)}(?!\w)")
