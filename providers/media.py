@@ -1,31 +1,76 @@
-"""`MediaTools` on this machine: PyAV to look into clips, Pillow for pictures, ffmpeg to assemble."""
+"""`MediaTools` on this machine: PyAV in a child process to look into clips, Pillow for pictures, ffmpeg to assemble."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import imageio_ffmpeg
+from pydantic import ValidationError
 
-from domain.errors import NotConfigured
-from providers import media_assembly, media_frames, media_measures, media_pictures, media_probe
+from domain.errors import BadInput, NotConfigured
+from domain.looks import Harvest
+from domain.records import Record
+from providers import media_assembly, media_measures, media_pictures
+from providers.media_children import MediaChildren, shared_children
 from providers.ports import ClipFacts, ImageFacts, RgbImage, SampledFrame, SeasonClip
 
 _OLDEST_FFMPEG = (4, 4)
 """Debian 11 has 4.3, Ubuntu 22.04 has 4.4: the oldest whose filters do all that is asked of them here."""
 
 
-class FfmpegMediaTools:
-    """See the port `MediaTools`. Holds nothing but the path of the ffmpeg program, so it is safe to share."""
+R = TypeVar("R", bound=Record)
 
-    def __init__(self, ffmpeg: str) -> None:
+
+class FfmpegMediaTools:
+    """See the port `MediaTools`. Safe to share between threads.
+
+    Whatever opens a clip that is not our own happens in `children` (those of this process, unless others are given).
+    """
+
+    def __init__(self, ffmpeg: str, children: MediaChildren | None = None) -> None:
         self._ffmpeg = ffmpeg
+        self._children = children or shared_children()
+
+    def close(self) -> None:
+        """End the decoding processes that wait for work. The tools stay usable; safe to repeat."""
+        self._children.close()
 
     def probe_clip(self, path: Path) -> ClipFacts:
-        return media_probe.probe_clip(path)
+        return self._record("facts", ClipFacts, "probe_clip", path)
+
+    def harvest(self, path: Path, folder: Path, wanted: int) -> Harvest:
+        """See the port. `folder` must exist; what a clip that failed left there is for the caller to throw away."""
+        harvest = self._record("harvest", Harvest, "harvest", path, folder=os.fspath(folder.absolute()), wanted=wanted)
+        for name in {name for look in harvest.looks for name in (look.picture, look.thumbnail) if name is not None}:
+            file = folder / name
+            if file.name != name or file.is_symlink() or not file.is_file():
+                raise _nonsense(path)
+        return harvest
+
+    def sample_frames(self, path: Path, every_seconds: float) -> Iterator[SampledFrame]:
+        for part in self._children.ask("sample_frames", path, every_seconds=every_seconds):
+            measures = {name: value for name, value in part.words.items() if name != "picture"}
+            if part.image is not None:
+                yield SampledFrame(image=part.image, **measures)
+
+    def frames_at(self, path: Path, times: Sequence[float]) -> list[RgbImage]:
+        """The pictures on screen at these seconds, in the order asked; a time past the end gives the last."""
+        parts = self._children.ask("frames_at", path, times=[float(time) for time in times])
+        images = [part.image for part in parts if part.image is not None]
+        if len(images) != len(times):
+            raise _nonsense(path)
+        return images
+
+    def last_frame(self, path: Path) -> RgbImage:
+        """The last picture that decodes."""
+        return self.frames_at(path, [math.inf])[0]
 
     def probe_image(self, path: Path) -> ImageFacts:
         return media_pictures.probe_image(path)
@@ -36,16 +81,6 @@ class FfmpegMediaTools:
     def measure_image(self, image: RgbImage) -> SampledFrame:
         """A still with the same measures as a frame, at second 0."""
         return media_measures.measured(image)
-
-    def sample_frames(self, path: Path, every_seconds: float) -> Iterator[SampledFrame]:
-        return media_frames.sample_frames(path, every_seconds)
-
-    def frames_at(self, path: Path, times: Sequence[float]) -> list[RgbImage]:
-        """The pictures on screen at these seconds, in the order asked; a time past the end gives the last."""
-        return media_frames.frames_at(path, times)
-
-    def last_frame(self, path: Path) -> RgbImage:
-        return media_frames.last_frame(path)
 
     def encode_png(self, image: RgbImage, path: Path) -> None:
         media_pictures.encode_png(image, path)
@@ -70,6 +105,19 @@ class FfmpegMediaTools:
         return media_assembly.assemble(
             self._ffmpeg, clips, out, width=width, height=height, frames_per_second=frames_per_second
         )
+
+    def _record(self, key: str, kind: type[R], call: str, path: Path, **words: Any) -> R:
+        """The one record that a call answers with."""
+        parts = list(self._children.ask(call, path, **words))
+        try:
+            (part,) = parts
+            return kind.model_validate(part.words[key])
+        except (ValueError, KeyError, ValidationError):
+            raise _nonsense(path) from None
+
+
+def _nonsense(path: Path) -> BadInput:
+    return BadInput(f"{path} made the decoder answer nonsense; convert it to H.264 in an MP4 or leave it out.")
 
 
 def find_ffmpeg(search_path: str | None = None) -> str:

@@ -221,10 +221,13 @@ class Ports:
         raise NotConfigured(f"The vendor {name!r} is not in this version: write fal or sandbox in the manifest.")
 
     def close(self) -> None:
-        """Close the connections to database and vendors, for a process that goes on without them. Safe to repeat."""
+        """Close the connections to database and vendors and end the decoding processes, for a process that goes on
+        without them. Safe to repeat."""
         self._vendors.clear()
         while self._connections:
             self._connections.pop().close()
+        if "media" in self.__dict__:
+            self.media.close()
         if "database" in self.__dict__:
             self.database.close()
 
