@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from domain.captions import Surroundings
 from domain.characters import CharacterKind
 from domain.clips import ClipFacts as ClipFacts
+from domain.crops import CropPlan
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
-from domain.looks import Harvest
+from domain.looks import Bars, Harvest
 from domain.pictures import Box, Framing, View
 from domain.records import Record
+from domain.stretches import Stretch
 
 RgbImage = NDArray[np.uint8]
 """Height × width × 3, 8-bit sRGB."""
@@ -286,6 +289,27 @@ class MediaTools(Protocol):
         self, clips: list[SeasonClip], out: Path, *, width: int, height: int, frames_per_second: int
     ) -> ClipFacts:
         """Bring clips of any size and rate together (letterboxed, silence where there is no sound) into one MP4."""
+        ...
+
+
+class TrainingCuts(Protocol):
+    """Brings pictures and clips to what a trainer takes. Nothing is ever enlarged, nothing touches the network."""
+
+    def crop(self, image: RgbImage, plan: CropPlan) -> RgbImage:
+        """The planned part of the picture at the planned size; `BadInput` when it does not lie in it."""
+        ...
+
+    def cut_clip(
+        self, path: Path, shown_size: tuple[int, int], stretch: Stretch, out: Path, bars: Bars | None = None
+    ) -> None:
+        """Write a stretch of a clip (width and height as shown) as a silent MP4 of exactly so many frames.
+
+        `bars` are cut off first. Equal bytes for equal input. `BadInput` when the clip ends early or is damaged.
+        """
+        ...
+
+    def surroundings(self, image: RgbImage) -> Surroundings:
+        """Light, tone and colours around, in words for captions. Deterministic."""
         ...
 
 

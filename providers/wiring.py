@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from httpx import Client
 
     from providers.media import FfmpegMediaTools
-    from providers.ports import Appearance, BlobStore, IdentityScorer, LoraFileReport, PictureDescriber, Vendor
+    from providers.ports import (
+        Appearance,
+        BlobStore,
+        IdentityScorer,
+        LoraFileReport,
+        PictureDescriber,
+        TrainingCuts,
+        Vendor,
+    )
     from providers.postgres.cast import CastTable
     from providers.postgres.database import Database
     from providers.postgres.datasets import DatasetTable
@@ -149,6 +157,12 @@ class Ports:
         from providers.media import FfmpegMediaTools
 
         return FfmpegMediaTools(self.ffmpeg)
+
+    @cached_property
+    def cuts(self) -> TrainingCuts:
+        from providers.training_cuts import LocalTrainingCuts
+
+        return LocalTrainingCuts(self.ffmpeg)
 
     def scratch(self) -> Path:
         """A folder for files of a moment, on the disk of our home."""
