@@ -41,7 +41,8 @@ app = App(
 )
 MAKING = Group("Make a season", sort_key=1)
 LOOKING = Group("Look at a season", sort_key=2)
-MACHINE = Group("This machine", sort_key=3)
+BY_HAND = Group("Pick pictures by hand", sort_key=3)
+MACHINE = Group("This machine", sort_key=4)
 
 season_app = App(
     name="season",
@@ -60,6 +61,14 @@ DemoOut = Annotated[Path | None, Parameter(name="--out", help="Folder for the re
 SeasonName = Annotated[str, Parameter(help="The season's slug, as in its manifest.")]
 ManifestPath = Annotated[Path, Parameter(help="The season's manifest, such as season.yaml.")]
 CharacterName = Annotated[str, Parameter(help="The character's name, as in the manifest.")]
+Clips = Annotated[Path, Parameter(help="Clips, such as slot-01.mp4: MP4, MOV, WebM, MKV or AVI.")]
+FramesOut = Annotated[Path | None, Parameter(name="--out", help="Folder of its own; otherwise onmodel-out/frames.")]
+Count = Annotated[int | None, Parameter(help="Pictures per clip at most; otherwise 16 to 60 by its length.")]
+Keep = Annotated[tuple[str, ...], Parameter(negative="", show_default=False, help="Take these all the same: NAME,NAME")]
+Drop = Annotated[tuple[str, ...], Parameter(negative="", show_default=False, help="Leave these out: NAME,NAME")]
+Undecide = Annotated[
+    tuple[str, ...], Parameter(negative="", show_default=False, help="Leave these to the rules again.")
+]
 
 
 @app.command(group=MAKING, sort_key=1, help_epilogue="")
@@ -128,6 +137,33 @@ def pin(season: SeasonName, character: CharacterName, /, *, json: AsJson = False
     from studio.showing import pin_references
 
     return pin_references(season, character, as_json=json)
+
+
+@app.command(group=BY_HAND, sort_key=1, help_epilogue="")
+def frames(
+    *clips: Clips,
+    out: FramesOut = None,
+    count: Count = None,
+    keep: Keep = (),
+    drop: Drop = (),
+    undecide: Undecide = (),
+    json: AsJson = False,
+) -> int:
+    """Pick the best pictures out of any clips.
+
+    The sharp, lit and different ones, with a contact sheet of what was kept,
+    what was left, and why. It needs no season.
+
+    Overrule it by the same command with the names on the sheet, such as
+    --drop slot-01@3.500,slot-01@7.000; that is remembered in the folder.
+
+    A clip that cannot be read is told and left out: the others are done, and
+    the command ends with 2.
+    """
+    from studio.frames_by_hand import pick_frames
+
+    folder = out or OUT / "frames"
+    return pick_frames(clips, folder, count=count, keep=keep, drop=drop, undecide=undecide, as_json=json)
 
 
 @app.command(group=MACHINE, sort_key=1, help_epilogue="")
