@@ -70,15 +70,15 @@ def find_subject(lab: Floats) -> Mask | None:
     down = (np.arange(height) + 0.5) / height - 0.52
     centre = np.exp(-0.5 * (down[:, None] / CENTRE_HEIGHT) ** 2 - 0.5 * (across[None, :] / CENTRE_WIDTH) ** 2)
     probability = foreground * centre
-    colour = _colour_codes(lab)
+    colour = colour_codes(lab)
     for _ in range(ROUNDS):
         inside = np.bincount(colour.ravel(), probability.ravel(), _CODES)
         outside = np.bincount(colour.ravel(), (1 - probability).ravel(), _CODES)
         inside, outside = inside / inside.sum(), outside / outside.sum()
         likely = (inside / (inside + outside + 1e-9))[colour]
-        nearby = _blur(probability, max(2, width // 40))
+        nearby = blurred(probability, max(2, width // 40))
         probability = (likely * (0.35 + 0.65 * centre) * np.clip(nearby * 2.2, 0.05, 1)) ** 0.8
-    parts = _components(_blur(probability, 1) > SUBJECT_PROBABILITY)
+    parts = components(blurred(probability, 1) > SUBJECT_PROBABILITY)
     weight = np.bincount(parts.ravel(), (probability * centre).ravel())
     weight[0] = 0
     if weight.max() == 0:
@@ -147,13 +147,13 @@ def _palette(points: Floats) -> Floats:
 _CODES = 12 * 20 * 20
 
 
-def _colour_codes(lab: Floats) -> NDArray[np.int64]:
+def colour_codes(lab: Floats) -> NDArray[np.int64]:
     lightness = np.clip(lab[..., 0] // 9, 0, 11)
     a, b = (np.clip((lab[..., channel] + 100) // 10, 0, 19) for channel in (1, 2))
     return (lightness * 400 + a * 20 + b).astype(np.int64)
 
 
-def _blur(values: NDArray[np.floating], radius: int) -> NDArray[np.floating]:
+def blurred(values: NDArray[np.floating], radius: int) -> NDArray[np.floating]:
     """Box mean over (2·radius + 1)², edges repeated."""
     span = 2 * radius + 1
     for axis in (0, 1):
@@ -164,7 +164,7 @@ def _blur(values: NDArray[np.floating], radius: int) -> NDArray[np.floating]:
     return values
 
 
-def _components(mask: Mask) -> NDArray[np.int64]:
+def components(mask: Mask) -> NDArray[np.int64]:
     """Label of the 4-connected part each pixel belongs to, 0 outside; runs of a row are joined with those above."""
     parent = [0]
 

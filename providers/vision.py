@@ -90,6 +90,29 @@ class AppearanceScorer:
         rows = self._rows(small, subject)
         return Appearance(vector=(rows / np.linalg.norm(rows)).astype(np.float32).ravel())
 
+    def describe_subject(self, image: RgbImage, subject: Mask) -> Appearance:
+        """As `describe`, of the subject whose pixels are given (any size of the image's shape), the others left out.
+
+        What lies around it, half its size on each side, stands for the light. The description is comparable with
+        those of `describe`. About 5 ms at 1280 × 720; abstains and refuses as `describe`.
+        """
+        if min(image.shape[:2]) < SMALLEST_SIDE:
+            return _abstained(f"the picture is only {image.shape[1]}×{image.shape[0]} px, {SMALLEST_SIDE} are needed")
+        if subject.mean() < SMALLEST_SUBJECT_SHARE:
+            return _abstained(f"the subject fills only {subject.mean():.1%} of the picture")
+        (top, bottom), (left, right) = _span(np.asarray(subject.any(axis=1))), _span(np.asarray(subject.any(axis=0)))
+        down, across = image.shape[0] / subject.shape[0], image.shape[1] / subject.shape[1]
+        part = image[round(top * down) : round(bottom * down), round(left * across) : round(right * across)]
+        mask = subject[top:bottom, left:right]
+        small = _reduced(np.ascontiguousarray(part))
+        if min(small.shape[:2]) < SMALLEST_SIDE // 4:
+            return _abstained(f"the subject is only {part.shape[1]}×{part.shape[0]} px")
+        if reason := _unfit(small, lab_of(small)):
+            return _abstained(reason)
+        fitted = Image.fromarray(mask).resize((small.shape[1], small.shape[0]), Image.Resampling.NEAREST)
+        rows = self._rows(small, np.asarray(fitted))
+        return Appearance(vector=(rows / np.linalg.norm(rows)).astype(np.float32).ravel())
+
     def similarity(self, a: Appearance, b: Appearance) -> float:
         """1 for the same picture, about 0 for unrelated people, symmetric. `BadInput` when one has no vector."""
         first, second = self._unpacked(a), self._unpacked(b)
@@ -158,6 +181,14 @@ def _reduced(image: RgbImage) -> RgbImage:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     reduced: RgbImage = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     return reduced
+
+
+def _span(is_there: NDArray[np.bool_]) -> tuple[int, int]:
+    """From half the length before the first to half the length after the last, inside the array."""
+    places = np.flatnonzero(is_there)
+    first, last = int(places[0]), int(places[-1]) + 1
+    room = (last - first) // 2
+    return max(0, first - room), min(len(is_there), last + room)
 
 
 def _unfit(small: RgbImage, lab: Floats) -> str | None:

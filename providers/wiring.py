@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         IdentityScorer,
         LoraFileReport,
         PictureDescriber,
+        SubjectFinder,
         TrainingCuts,
         Vendor,
     )
@@ -184,6 +185,13 @@ class Ports:
         from providers.picture_layout import LayoutDescriber
 
         return LayoutDescriber()
+
+    @cached_property
+    def subjects(self) -> SubjectFinder:
+        from providers.subjects import ColourSubjectFinder
+        from providers.vision import AppearanceScorer
+
+        return ColourSubjectFinder(AppearanceScorer())
 
     def describe(self, sha256: str) -> Appearance:
         """The scorer's description of a stored picture, kept for the life of the process."""
