@@ -8,17 +8,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import imageio_ffmpeg
-from pydantic import ValidationError
 
-from domain.errors import BadInput, NotConfigured
+from domain.errors import NotConfigured
 from domain.looks import Harvest
 from domain.records import Record
 from providers import media_assembly, media_measures, media_pictures
-from providers.media_children import MediaChildren, shared_children
+from providers.media_children import MediaChildren, nonsense, shared_children
 from providers.ports import ClipFacts, ImageFacts, RgbImage, SampledFrame, SeasonClip
 
 _OLDEST_FFMPEG = (4, 4)
@@ -51,7 +51,7 @@ class FfmpegMediaTools:
         for name in {name for look in harvest.looks for name in (look.picture, look.thumbnail) if name is not None}:
             file = folder / name
             if file.name != name or file.is_symlink() or not file.is_file():
-                raise _nonsense(path)
+                raise nonsense(path)
         return harvest
 
     def sample_frames(self, path: Path, every_seconds: float) -> Iterator[SampledFrame]:
@@ -63,9 +63,9 @@ class FfmpegMediaTools:
     def frames_at(self, path: Path, times: Sequence[float]) -> list[RgbImage]:
         """The pictures on screen at these seconds, in the order asked; a time past the end gives the last."""
         parts = self._children.ask("frames_at", path, times=[float(time) for time in times])
-        images = [part.image for part in parts if part.image is not None]
+        images = [part.image for part in islice(parts, len(times) + 1) if part.image is not None]
         if len(images) != len(times):
-            raise _nonsense(path)
+            raise nonsense(path)
         return images
 
     def last_frame(self, path: Path) -> RgbImage:
@@ -112,12 +112,8 @@ class FfmpegMediaTools:
         try:
             (part,) = parts
             return kind.model_validate(part.words[key])
-        except (ValueError, KeyError, ValidationError):
-            raise _nonsense(path) from None
-
-
-def _nonsense(path: Path) -> BadInput:
-    return BadInput(f"{path} made the decoder answer nonsense; convert it to H.264 in an MP4 or leave it out.")
+        except (ValueError, KeyError):
+            raise nonsense(path) from None
 
 
 def find_ffmpeg(search_path: str | None = None) -> str:

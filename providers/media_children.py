@@ -18,7 +18,7 @@ from typing import Any
 
 from domain import errors
 from domain.errors import BadInput, OnModelError
-from providers.media_child import WORKER, Child, ChildLost, ChildTooSlow, Part
+from providers.media_child import WORKER, Child, ChildConfused, ChildLost, ChildTooSlow, Part
 from providers.media_limits import DecodingLimits
 
 log = logging.getLogger("onmodel.media")
@@ -141,21 +141,37 @@ class MediaChildren:
                         more = self._limits.seconds_for(size_bytes, frames, megapixels)
                         child.seconds_left += more - allowed
                         allowed = more
-                    case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
-                        raise _ERRORS[kind](message.replace(_plain(absolute), str(path)))
-                    case {"out_of_memory": True}:
-                        raise BadInput(_too_much_memory(path, self._limits))
-                    case {"stumbled": str(kind), "trace": str(trace)}:
-                        log.debug("Decoding %s ended in\n%s", path, trace)
-                        raise BadInput(f"{path} cannot be decoded (it led to a {kind[:80]}); {_CONVERT}.")
+                    case {"error": _} | {"out_of_memory": _} | {"stumbled": _}:
+                        raise self._refusal(path, absolute, part.words)
                     case _:
                         yield part
         except ChildTooSlow:
             raise BadInput(
                 f"{path} took longer than {allowed:.0f} s to decode and was given up; cut it shorter, or {_CONVERT}."
             ) from None
+        except ChildConfused:
+            raise nonsense(path) from None
         except ChildLost:
             raise BadInput(_how_it_ended(path, child.exit_code())) from None
+
+    def _refusal(self, path: Path, absolute: Path, words: dict[str, Any]) -> OnModelError:
+        """The error for an answer that ends in one."""
+        match words:
+            case {"error": str(kind), "message": str(message)} if kind in _ERRORS:
+                return _ERRORS[kind](message.replace(_plain(absolute), str(path)))
+            case {"out_of_memory": True}:
+                most = f"{self._limits.memory_bytes / 1e9:.1f} GB of memory"
+                return BadInput(f"{path} needs more than {most} to decode; scale it down, or {_CONVERT}.")
+            case {"stumbled": str(kind), "trace": str(trace)} if kind.isidentifier():
+                log.debug("Decoding %s ended in\n%s", path, trace)
+                return BadInput(f"{path} cannot be decoded (it led to {kind[:80]}); {_CONVERT}.")
+            case _:
+                return nonsense(path)
+
+
+def nonsense(path: Path) -> BadInput:
+    """The error for an answer that a sound decoder does not give."""
+    return BadInput(f"{path} made the decoder answer nonsense; {_CONVERT}.")
 
 
 @cache
@@ -169,8 +185,8 @@ def shared_children() -> MediaChildren:
 def _how_it_ended(path: Path, code: int | None) -> str:
     """The sentence for a clip whose child did not come back with an answer."""
     match code:
-        case None | 0:
-            return f"{path} made the decoder answer nonsense; {_CONVERT}."
+        case None:
+            return f"{path} made the decoder stop answering; {_CONVERT}."
         case _ if code == -signal.SIGXCPU:
             return f"{path} took more processor time than a clip of its size may; cut it shorter, or {_CONVERT}."
         case _ if code == -signal.SIGKILL:
@@ -183,12 +199,6 @@ def _how_it_ended(path: Path, code: int | None) -> str:
             return f"{path} made the decoder crash ({name}); {_CONVERT}."
         case _:
             return f"{path} made the decoder end (exit code {code}); {_CONVERT}."
-
-
-def _too_much_memory(path: Path, limits: DecodingLimits) -> str:
-    return (
-        f"{path} needs more than {limits.memory_bytes / 1e9:.1f} GB of memory to decode; scale it down, or {_CONVERT}."
-    )
 
 
 def _size_bytes(path: Path) -> int:
