@@ -55,8 +55,8 @@ class LayoutFacts(Record):
     class_word: str
     image_count: int
     resolutions: tuple[int, ...]
-    frames: int | None = None
-    """Frames of each clip, where the set is of clips; `fps` is theirs."""
+    frames: tuple[int, ...] = ()
+    """How many frames its clips have, ascending, where the set is of clips; `fps` is theirs."""
     fps: int | None = None
 
 
@@ -167,11 +167,11 @@ def musubi_toml(facts: LayoutFacts, root: str = ".") -> str:
     )
     cache = f"cache_directory = {_quoted(f'{root}/cache/{facts.trigger_word}')}\n"
     repeats = f"num_repeats = {repeats_for(facts.image_count)}\n"
-    if facts.frames is None or facts.fps is None:
+    if not facts.frames or facts.fps is None:
         return f"{head}image_directory = {_quoted(f'{root}/{folder}')}\n{cache}{repeats}"
     return (
         f"{head}video_directory = {_quoted(f'{root}/{folder}')}\n{cache}{repeats}"
-        f'target_frames = [{facts.frames}]\nframe_extraction = "head"\nsource_fps = {float(facts.fps)}\n'
+        f'target_frames = {_listed(facts.frames)}\nframe_extraction = "head"\nsource_fps = {float(facts.fps)}\n'
     )
 
 
