@@ -10,25 +10,22 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 
 from domain.errors import BadInput
 from providers.media_measures import measured
 from providers.media_probe import (
-    AGAIN,
-    Geometry,
-    checked_geometry,
     decoded_frames,
     free_decoders,
     open_clip,
     scan_packets,
     seek,
+    undecodable,
     video_stream,
 )
+from providers.media_shown import Screen
 from providers.ports import RgbImage, SampledFrame
 
 _SAME_MOMENT = 0.002
@@ -36,9 +33,6 @@ _SAME_MOMENT = 0.002
 
 _WORTH_A_SEEK = 0.25
 """A jump shorter than this is cheaper decoded through than sought."""
-
-_UNTAGGED_HD_HEIGHT = 720
-_UNSPECIFIED = 2
 
 
 def sample_frames(path: Path, every_seconds: float) -> Iterator[SampledFrame]:
@@ -89,8 +83,6 @@ class ClipReader:
         with open_clip(path) as container:
             self._scan = scan_packets(container, video_stream(container, path), path)
         self._can_seek = True
-        self._geometry: Geometry | None = None
-        self._stored_size = (0, 0)
         self._closing = contextlib.ExitStack()
         self._container: InputContainer
         self._stream: VideoStream
@@ -103,7 +95,7 @@ class ClipReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.close()
-        del self._frames, self._showing, self._ahead, self._stream, self._container
+        del self._frames, self._showing, self._ahead, self._screen, self._stream, self._container
         free_decoders()
 
     def at_or_after(self, seconds: float) -> tuple[float, VideoFrame] | None:
@@ -130,34 +122,17 @@ class ClipReader:
 
     def shown(self, frame: VideoFrame) -> RgbImage:
         """The frame as a player shows it: right colours, aspect and way up, 8 bits, contiguous."""
-        if self._geometry is None or (frame.width, frame.height) != self._stored_size:
-            self._geometry = checked_geometry(self._stream, frame, self._path)
-            self._stored_size = (frame.width, frame.height)
-        geometry = self._geometry
-        # Untagged high definition is shown as BT.709 by every player; swscale alone would assume BT.601.
-        is_untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= _UNTAGGED_HD_HEIGHT
-        pixels = frame.to_ndarray(
-            format="rgb24",
-            width=geometry.width,
-            height=geometry.height,
-            src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
-        )
-        if geometry.is_transposed:
-            pixels = pixels.transpose(1, 0, 2)
-        if geometry.is_mirrored:
-            pixels = pixels[:, ::-1]
-        if geometry.is_flipped:
-            pixels = pixels[::-1]
-        return np.ascontiguousarray(pixels, dtype=np.uint8)
+        return self._screen.picture(frame)
 
     def undecodable(self) -> BadInput:
         """The error for a clip whose packets are there and whose frames are not."""
-        return BadInput(f"{self._path} has no frame that can be decoded; {AGAIN}.")
+        return undecodable(self._path)
 
     def _open(self) -> None:
         self._closing.close()
         self._container = self._closing.enter_context(open_clip(self._path))
         self._stream = video_stream(self._container, self._path)
+        self._screen = Screen(self._stream, self._path)
         self._restart()
 
     def _restart(self) -> None:

@@ -67,11 +67,14 @@ def png_bytes(image: RgbImage) -> bytes:
     return _encoded(image, "PNG", compress_level=4)
 
 
-def jpeg_bytes(image: RgbImage, quality: int = 92) -> bytes:
-    """A JPEG without chroma subsampling from quality 90 up; equal pictures give equal bytes."""
+def jpeg_bytes(image: RgbImage, quality: int = 92, *, is_optimized: bool = True) -> bytes:
+    """A JPEG without chroma subsampling from quality 90 up; equal pictures give equal bytes.
+
+    Optimised means a second pass for a smaller file.
+    """
     subsampling = 0 if quality >= 90 else 2
     try:
-        return _encoded(image, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
+        return _encoded(image, "JPEG", quality=quality, subsampling=subsampling, optimize=is_optimized)
     except OSError:
         # Pillow 13.0 optimises in one buffer of a byte per pixel, which a picture like noise does not fit in.
         return _encoded(image, "JPEG", quality=quality, subsampling=subsampling, optimize=False)

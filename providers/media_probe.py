@@ -196,6 +196,11 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
                 yield frame
 
 
+def undecodable(path: Path) -> BadInput:
+    """The error for a clip whose packets are there and whose frames are not."""
+    return BadInput(f"{path} has no frame that can be decoded; {AGAIN}.")
+
+
 def seek(container: InputContainer, stream: VideoStream, scan: PacketScan, seconds: float) -> None:
     """Stand at the last keyframe at or before a time; `av.FFmpegError` where the container cannot."""
     base = stream.time_base or Fraction(1, 1000)
@@ -231,6 +236,20 @@ def checked_geometry(stream: VideoStream, frame: VideoFrame, path: Path) -> Geom
     )
 
 
+def clip_facts(stream: VideoStream, scan: PacketScan, shown_size: tuple[int, int], path: Path) -> ClipFacts:
+    """What is known of a clip whose packets were read and of which a frame was decoded; nothing is read again."""
+    width, height = shown_size
+    return ClipFacts(
+        duration_seconds=round(scan.end_seconds, 6),
+        width=width,
+        height=height,
+        frames_per_second=_frames_per_second(stream, scan),
+        video_codec=_codec(stream),
+        has_audio=scan.sound_index is not None,
+        size_bytes=path.stat().st_size,
+    )
+
+
 def _probe(path: Path) -> ClipFacts:
     with open_clip(path) as container:
         stream = video_stream(container, path)
@@ -246,16 +265,7 @@ def _probe(path: Path) -> ClipFacts:
         if first is None:
             raise BadInput(f"{path} holds {_codec(stream)} video, but no frame of it can be decoded; {AGAIN}.")
         _prove_that_it_decodes(container, stream, scan, path)
-        width, height = checked_geometry(stream, first, path).shown_size
-        return ClipFacts(
-            duration_seconds=round(scan.end_seconds, 6),
-            width=width,
-            height=height,
-            frames_per_second=_frames_per_second(stream, scan),
-            video_codec=_codec(stream),
-            has_audio=scan.sound_index is not None,
-            size_bytes=path.stat().st_size,
-        )
+        return clip_facts(stream, scan, checked_geometry(stream, first, path).shown_size, path)
 
 
 def _prove_that_it_decodes(container: InputContainer, stream: VideoStream, scan: PacketScan, path: Path) -> None:
