@@ -26,7 +26,6 @@ from studio.frames_folder import (
     FolderMemory,
     FrameEntry,
     NamedClip,
-    digest_of,
     name_clips,
     names_in,
     picture_name,
@@ -34,6 +33,7 @@ from studio.frames_folder import (
     read_memory,
 )
 from studio.frames_sheet import write_frames_sheet
+from studio.own_files import digest_of
 from studio.telling import complain, end_progress, print_json, print_table, say, tell_progress
 
 if TYPE_CHECKING:

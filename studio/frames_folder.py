@@ -6,7 +6,6 @@ agree that it is ours; whatever else lies there is never touched.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tempfile
@@ -22,12 +21,11 @@ from domain.errors import BadInput
 from domain.looks import LookMeasures
 from domain.pictures import Decision
 from domain.records import Record
+from studio.own_files import is_empty, replace_files
 
 MEMORY = "frames.json"
 SHEET = "contact-sheet.html"
 _LONGEST_LABEL = 40
-_OUR_PICTURE = re.compile(r"[^/\\\0]+-\d{2,}m\d{2}\.\d{3}s\.jpg")
-_CHUNK_BYTES = 1 << 20
 
 
 class FrameEntry(Record):
@@ -102,7 +100,7 @@ def read_memory(folder: Path, rules_version: int) -> FolderMemory:
     try:
         memory = FolderMemory.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        if not is_empty(folder):
             raise BadInput(
                 f"{folder} holds files that onmodel frames did not write: give an empty or a new folder with --out."
             ) from None
@@ -145,22 +143,13 @@ def picture_name(label: str, at_seconds: float) -> str:
 def place_clip(folder: Path, memory: FolderMemory, entry: ClipEntry, pictures: dict[str, Path]) -> FolderMemory:
     """Bring the clip's kept pictures into the folder and take away those it no longer keeps; returns the new memory.
 
-    `pictures` says where each lies now, by its file name in the folder; they are moved from there. Safe to repeat and
-    to break off at any point. `BadInput` where a foreign or changed file is in the way: then nothing was touched.
+    `pictures` says where each lies now, by its file name in the folder. Errors and repeating as `replace_files`.
     """
     before = memory.clip(entry.name)
-    ours = {frame.file: frame.sha256 for frame in before.frames if frame.file} if before else {}
-    wanted = {frame.file: frame.sha256 for frame in entry.frames if frame.file}
-    for name in wanted:
-        _refuse_to_overwrite(folder / name, {ours.get(name), wanted[name]})
-    for name, sha256 in ours.items():
-        if name not in wanted and _OUR_PICTURE.fullmatch(name) and _digest_or_none(folder / name) == sha256:
-            (folder / name).unlink()
-    memory = memory.with_clip(entry)
-    save_memory(folder, memory)
-    for name, path in pictures.items():
-        path.replace(folder / name)
-    return memory
+    ours = {frame.file: frame.sha256 for frame in before.frames if frame.file and frame.sha256} if before else {}
+    after = memory.with_clip(entry)
+    replace_files(folder, ours, pictures, lambda: save_memory(folder, after))
+    return after
 
 
 def save_memory(folder: Path, memory: FolderMemory) -> None:
@@ -169,15 +158,6 @@ def save_memory(folder: Path, memory: FolderMemory) -> None:
         temp.write(memory.model_dump_json(indent=1) + "\n")
     Path(temp.name).chmod(0o644)
     Path(temp.name).replace(folder / MEMORY)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def names_in(lists: Sequence[str]) -> list[str]:
@@ -191,15 +171,3 @@ def _free_label(label: str, taken: set[str]) -> str:
         number += 1
         free = f"{label}-{number}"
     return free
-
-
-def _refuse_to_overwrite(path: Path, ours: set[str | None]) -> None:
-    if (path.is_symlink() or path.exists()) and _digest_or_none(path) not in ours - {None}:
-        raise BadInput(
-            f"{path} is in the way: it was not written by onmodel frames, or was changed since. Move it elsewhere, or "
-            f"give another folder with --out."
-        )
-
-
-def _digest_or_none(path: Path) -> str | None:
-    return digest_of(path) if path.is_file() and not path.is_symlink() else None

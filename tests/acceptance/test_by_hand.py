@@ -17,7 +17,8 @@ from PIL import Image
 
 from domain.pictures import Decision
 from studio.cli import run_command
-from studio.frames_folder import FolderMemory, digest_of, picture_name
+from studio.frames_folder import FolderMemory, picture_name
+from studio.own_files import digest_of
 from tests.command_runs import ROOT
 from tests.media_samples import make_clip
 

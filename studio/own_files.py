@@ -1,0 +1,64 @@
+"""Files that a command wrote into a person's folder: replaced and taken away only while they are as it left them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+from domain.errors import BadInput
+
+_CHUNK_BYTES = 1 << 20
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def replace_files(
+    folder: Path, ours: Mapping[str, str], wanted: Mapping[str, Path], remember: Callable[[], None]
+) -> None:
+    """Bring files into the folder in place of those it wrote before. Names are paths within it, with slashes.
+
+    `ours` gives the SHA-256 of each file written before, `wanted` where each new one lies now, on the same disk; they
+    are moved from there. `remember` writes down what will be there, before the first new file is: so it may be broken
+    off at any point and repeated. `BadInput` where a foreign or changed file, or a link, is in the way: then nothing
+    was touched.
+    """
+    for name, source in wanted.items():
+        place = folder / name
+        if not _stays_within(folder, name):
+            raise BadInput(f"{place} leads out of the folder, or over a link: give another folder with --out.")
+        if (place.exists() or place.is_symlink()) and _digest_or_none(place) not in (ours.get(name), digest_of(source)):
+            raise BadInput(
+                f"{place} is in the way: it was not written by this command, or was changed since. Move it elsewhere, "
+                f"or give another folder with --out."
+            )
+    for name, sha256 in ours.items():
+        if name not in wanted and _stays_within(folder, name) and _digest_or_none(folder / name) == sha256:
+            (folder / name).unlink()
+    remember()
+    for name, source in wanted.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        source.replace(folder / name)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is nothing in the folder, or no folder; hidden files, as file managers leave them, do not count."""
+    return not folder.is_dir() or all(entry.name.startswith(".") for entry in folder.iterdir())
+
+
+def _stays_within(folder: Path, name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name or "\\" in name:
+        return False
+    return not any((folder.joinpath(*parts[:depth])).is_symlink() for depth in range(1, len(parts)))
+
+
+def _digest_or_none(path: Path) -> str | None:
+    return digest_of(path) if path.is_file() and not path.is_symlink() else None
