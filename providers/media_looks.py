@@ -91,7 +91,6 @@ class PlaceReader:
         self._has_read = False
         self.decoded_frames = 0
         self._open()
-        self.screen = Screen(self._stream, path)
 
     def __enter__(self) -> PlaceReader:
         return self
@@ -138,6 +137,7 @@ class PlaceReader:
         context.thread_type = "AUTO" if self._decoding.threads > 1 else "NONE"
         # Set before the decoder opens: dav1d looks at it then and never again.
         context.skip_frame = "NONREF" if self._decoding.is_sparse else "DEFAULT"
+        self.screen = Screen(self._stream, self._path)  # a closed container's stream is memory given back
         self._has_read = False
 
     def _frames(self, place: Place) -> Iterator[tuple[float, VideoFrame]]:
@@ -219,7 +219,8 @@ class _Taken:
         return at >= self._last_grey + BURST_SECONDS / BURST_PICTURES - SAME_MOMENT
 
     def add_grey(self, at: float, grey: NDArray[np.uint8]) -> None:
-        self._greys.append(grey)
+        if not self._greys or grey.shape == self._greys[0].shape:  # a stream may change its size at any frame
+            self._greys.append(grey)
         self._last_grey = at
 
     def as_look(self) -> RawLook:
