@@ -7,6 +7,9 @@ from math import floor, sqrt
 
 from domain.records import Record
 
+MOST_SHARED = 0.5
+"""Two training clips that share more than this of the shorter one are nearly one clip twice. Ours."""
+
 _ALMOST = 1e-6
 """Of a frame: decimal seconds of a clip exactly long enough must not lose it one."""
 
@@ -52,9 +55,11 @@ class Stretch(Record):
     def until_seconds(self) -> float:
         return self.from_seconds + self.frames / self.fps
 
-    def holds(self, at_seconds: float) -> bool:
-        """Whether that moment is in it."""
-        return self.from_seconds <= at_seconds < self.until_seconds
+    def shares(self, other: Stretch) -> float:
+        """How much of the shorter of the two is in the other, 0…1."""
+        common = min(self.until_seconds, other.until_seconds) - max(self.from_seconds, other.from_seconds)
+        shorter = min(self.frames / self.fps, other.frames / other.fps)
+        return max(0.0, common / shorter)
 
 
 class TooShort(Record):

@@ -44,7 +44,7 @@ from domain.layouts import (
 from domain.pictures import CaptionMode, Origin
 from domain.recipes import RULES, Recipe, recipe_for
 from domain.seasons import Character
-from domain.stretches import Stretch, TooShort, plan_stretch, span_of_shot
+from domain.stretches import MOST_SHARED, Stretch, TooShort, plan_stretch, span_of_shot
 from domain.training_sets import Dataset, TrainingImage, TrainingSet
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class _Workbench:
             yield item, file
 
     def _clips(self) -> Iterator[tuple[ManifestItem, Path]]:
-        """For each picture the stretch of its clip around it, unless one that is made already shows that moment."""
+        """For each picture the stretch of its clip around it, unless one that is made shows most of it already."""
         made: dict[int, list[Stretch]] = {}
         for image in self._set.trained:
             found = self._clip_of(image)
@@ -161,8 +161,6 @@ class _Workbench:
             clip, frame, frames = found
             if image.made_from is not None:
                 self._refused.append(f"{_what(image)} was cut to leave somebody else out, which a clip cannot be.")
-                continue
-            if any(stretch.holds(frame.at_seconds) for stretch in made.get(clip.id, [])):
                 continue
             assert self._recipe.videos is not None
             bars = self._ports.cast.bars(frame.id)
@@ -175,6 +173,8 @@ class _Workbench:
             )
             if isinstance(planned, TooShort):
                 self._refused.append(planned.sentence(_what(image)))
+                continue
+            if any(planned.shares(other) > MOST_SHARED for other in made.get(clip.id, [])):
                 continue
             file = self._folder / f"{Path(image.file_name).stem}.mp4"
             source = self._ports.blobs.local_path(clip.sha256)

@@ -256,8 +256,13 @@ def test_a_stretch_has_its_frame_in_the_middle_and_stays_within_the_shot() -> No
     early = plan_stretch(WAN_FRAMES, 10.0, (9.5, 20.0), 640, 370)
     assert isinstance(early, Stretch)
     assert (early.from_seconds, early.width, early.height) == (9.5, 640, 368)
-    assert early.holds(10.0)
-    assert not early.holds(14.6)
+
+
+def test_stretches_that_share_most_of_their_seconds_are_told_from_neighbours() -> None:
+    first = Stretch(from_seconds=0, frames=32, fps=16, width=64, height=64)
+    assert first.shares(first.model_copy(update={"from_seconds": 0.5})) == pytest.approx(0.75)
+    assert first.shares(first.model_copy(update={"from_seconds": 2.0})) == 0
+    assert first.shares(first.model_copy(update={"frames": 16, "from_seconds": 1.0})) == 1
 
 
 def test_a_shot_too_short_for_the_trainer_is_refused_with_both_lengths() -> None:
