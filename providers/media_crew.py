@@ -166,6 +166,8 @@ class HeldFrames:
 def _do(work: Callable[[PlaceReader, Item], None], reader: PlaceReader, item: Item) -> None:
     try:
         work(reader, item)
+    except MemoryError:
+        raise
     except av.FFmpegError:
         return  # a place that cannot be sought in this container
 

@@ -25,7 +25,7 @@ from pydantic import ConfigDict
 
 from domain.frame_rules import EVERY_SECONDS
 from domain.records import Record
-from providers.media_probe import PacketScan, free_decoders, open_clip, seek, video_stream
+from providers.media_probe import PacketScan, free_decoders, open_clip, read_packets, seek, video_stream
 from providers.media_shown import Screen
 
 BURST_SECONDS = 0.2
@@ -147,7 +147,7 @@ class PlaceReader:
         has_begun = place.start is None
         bad_in_a_row = 0
         fed_at = -np.inf
-        for packet in self._container.demux(self._stream):
+        for packet in read_packets(self._container, self._stream):
             at = self._moment(packet.pts if packet.pts is not None else packet.dts)
             has_begun = has_begun or at is None or (packet.is_keyframe and at >= start)
             if not has_begun or (self._is_all_intra and at is not None and not _is_needed(place, at, fed_at)):
@@ -155,6 +155,8 @@ class PlaceReader:
             fed_at = fed_at if at is None else at
             try:
                 frames = packet.decode()
+            except MemoryError:
+                raise
             except av.FFmpegError:
                 bad_in_a_row += 1
                 if bad_in_a_row > _MAX_BAD_PACKETS_IN_A_ROW:

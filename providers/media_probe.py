@@ -95,6 +95,8 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
             container_options={"format_whitelist": CONTAINER_FORMATS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
+    except MemoryError:
+        raise  # av's own is an FFmpegError too, but says nothing about the file
     except (av.FFmpegError, OSError, ValueError) as error:
         raise BadInput(f"{path} {_what_it_is(head)}") from error
     try:
@@ -138,26 +140,23 @@ def scan_packets(container: InputContainer, stream: VideoStream, path: Path) -> 
     other_end = 0.0
     known_sounds = {s.index for s in container.streams.audio if getattr(s, "codec_context", None) is not None}
     heard: set[int] = set()
-    try:
-        for packet in container.demux():
-            if packet.size == 0:
-                continue
-            if packet.stream_index != stream.index:
-                other_end = max(other_end, _end_seconds(packet))
-                heard |= known_sounds & {packet.stream_index}
-                continue
-            if not may_be_zeros and not any(memoryview(packet)[:64]):
-                holes += 1
-                continue
-            at = packet.pts if packet.pts is not None else packet.dts
-            if at is None:
-                at = _guessed_pts(stream, len(times))
-            if not packet.is_discard or packet.is_keyframe:
-                times.append((at, packet.duration or 0, packet.is_keyframe and not packet.is_corrupt))
-            if len(times) > MAX_FRAMES:
-                raise BadInput(f"{path} has more than {MAX_FRAMES:,} frames; cut it into shorter clips.")
-    except av.FFmpegError:
-        pass  # the file ends in the middle of something: what came before it counts
+    for packet in read_packets(container):
+        if packet.size == 0:
+            continue
+        if packet.stream_index != stream.index:
+            other_end = max(other_end, _end_seconds(packet))
+            heard |= known_sounds & {packet.stream_index}
+            continue
+        if not may_be_zeros and not any(memoryview(packet)[:64]):
+            holes += 1
+            continue
+        at = packet.pts if packet.pts is not None else packet.dts
+        if at is None:
+            at = _guessed_pts(stream, len(times))
+        if not packet.is_discard or packet.is_keyframe:
+            times.append((at, packet.duration or 0, packet.is_keyframe and not packet.is_corrupt))
+        if len(times) > MAX_FRAMES:
+            raise BadInput(f"{path} has more than {MAX_FRAMES:,} frames; cut it into shorter clips.")
     if not times:
         seen = "is nothing but zeros inside" if holes else "has no frames"
         raise BadInput(f"{path} {seen}; {AGAIN}.")
@@ -176,19 +175,31 @@ def scan_packets(container: InputContainer, stream: VideoStream, path: Path) -> 
     )
 
 
+def read_packets(container: InputContainer, stream: VideoStream | None = None) -> Iterator[av.Packet[Any]]:
+    """Packets from where the container stands, of one stream or of all; ends where the file ends or breaks off."""
+    packets: Iterator[av.Packet[Any]] = container.demux(*([] if stream is None else [stream]))
+    while True:
+        try:
+            packet = next(packets)
+        except MemoryError:
+            raise
+        except (StopIteration, av.FFmpegError, IndexError):
+            return  # IndexError: PyAV's flush at the end trips over streams that an MPEG-TS began in its middle
+        yield packet
+
+
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Frames from where the container stands, in order of showing, passing over packets that do not decode."""
     bad_in_a_row = 0
-    packets = container.demux(stream)
-    while bad_in_a_row < _MAX_BAD_PACKETS_IN_A_ROW:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):
-            return
+    for packet in read_packets(container, stream):
         try:
             frames = packet.decode()
+        except MemoryError:
+            raise
         except av.FFmpegError:
             bad_in_a_row += 1
+            if bad_in_a_row >= _MAX_BAD_PACKETS_IN_A_ROW:
+                return
             continue
         for frame in frames:
             bad_in_a_row = 0
