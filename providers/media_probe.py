@@ -95,8 +95,6 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
             container_options={"format_whitelist": CONTAINER_FORMATS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
-    except MemoryError:
-        raise  # av's own is an FFmpegError too, but says nothing about the file
     except (av.FFmpegError, OSError, ValueError) as error:
         raise BadInput(f"{path} {_what_it_is(head)}") from error
     try:
@@ -181,10 +179,10 @@ def read_packets(container: InputContainer, stream: VideoStream | None = None) -
     while True:
         try:
             packet = next(packets)
-        except MemoryError:
-            raise
         except (StopIteration, av.FFmpegError, IndexError):
-            return  # IndexError: PyAV's flush at the end trips over streams that an MPEG-TS began in its middle
+            # IndexError: PyAV's flush at the end trips over streams that an MPEG-TS began in its middle. "Out of memory"
+            # ends the reading too: here it comes of an absurd length in a header, which is damage like any other.
+            return
         yield packet
 
 
@@ -195,7 +193,7 @@ def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[V
         try:
             frames = packet.decode()
         except MemoryError:
-            raise
+            raise  # av's own is an FFmpegError too, but says nothing bad about the clip
         except av.FFmpegError:
             bad_in_a_row += 1
             if bad_in_a_row >= _MAX_BAD_PACKETS_IN_A_ROW:
