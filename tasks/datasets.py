@@ -66,8 +66,8 @@ def build_dataset(ports: Ports, training_set_id: int, trainer: str) -> int:
     """The id of the set's dataset for this trainer (its key in the registry) or layout (`kohya`, `musubi`, …).
 
     Built once: one that is there is returned at once, without touching a picture. Safe to repeat and to do twice at a
-    time: equal sets give equal bytes. Free; about 0.06 s of one core per picture of 1920×1080. `BadInput` for an unknown trainer,
-    `BadTrainingSet` naming every picture that cannot be used, when too few are left.
+    time: equal sets give equal bytes. Free; 0.06 s of one core per picture of 1920×1080, in flat memory. `BadInput`
+    for an unknown trainer, `BadTrainingSet` naming every picture that cannot be used, when too few are left.
     """
     recipe = recipe_for(ports.registry, trainer)
     known = ports.datasets.find(training_set_id, recipe.key)
