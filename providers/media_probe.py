@@ -180,8 +180,8 @@ def read_packets(container: InputContainer, stream: VideoStream | None = None) -
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError, IndexError):
-            # IndexError: PyAV's flush at the end trips over streams that an MPEG-TS began in its middle. "Out of memory"
-            # ends the reading too: here it comes of an absurd length in a header, which is damage like any other.
+            # IndexError: PyAV's flush at the end trips over streams that an MPEG-TS began in its middle. Its
+            # "out of memory" ends the reading too: here it comes of an absurd length in a header, which is damage.
             return
         yield packet
 
