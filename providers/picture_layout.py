@@ -1,8 +1,9 @@
 """`layout-v1`: what a whole picture looks like, by its colours and edges and where in the frame they are.
 
 It knows nothing of who is shown. Own code on numpy, no weights: none of the general image embeddings that a package
-carries states its licence (embedded_parts.md section 4). It is compared by the dot product. Measured, with the
-thresholds that follow from it, by benchmarks/choosing.py.
+carries states its licence (embedded_parts.md section 4). A picture is described whole and as nine of its crops, so
+that a slow push-in or a pan is seen for what it is. How well it tells twins from look-alikes is measured by
+benchmarks/choosing.py; the decision is docs/decisions/0005.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from domain.errors import BadInput
 from providers.ports import RgbImage
 from providers.subject import Floats, lab_of
 
-WORKING_SIDE = 64
-"""The picture is brought to this many px square, whatever its shape."""
+WORKING_SIDE = 96
+"""Every picture is brought to this many px square, whatever its shape."""
 
-COLOUR_CELLS = 8
-EDGE_CELLS = 8
+CROP_SHARE = 0.9
+"""Of each side: how much of the picture a crop shows."""
+
+CELLS = 8
 DIRECTIONS = 8
-COLOUR_SHARE = 0.5
-"""Of the squared length; the rest are the edges."""
+LENGTH = CELLS * CELLS * (3 + DIRECTIONS)
 
 CHROMA_UNIT = 25.0
 """CIE Lab chroma that weighs as much as one standard deviation of lightness."""
@@ -36,51 +38,62 @@ class LayoutDescriber:
     layout = "layout-v1"
 
     def __init__(self) -> None:
-        self._colour_window = _windows(WORKING_SIDE, COLOUR_CELLS)
-        self._edge_window = _windows(WORKING_SIDE, EDGE_CELLS)
+        self._windows = np.concatenate(
+            [_window(0, 1)] + [_window(place * (1 - CROP_SHARE), CROP_SHARE) for place in (0, 0.5, 1)]
+        )
 
     def describe(self, image: RgbImage) -> Floats:
-        """Unit length. `BadInput` for an array that is not height × width × 3 of 8 bits."""
+        """10 × 704 numbers, each row of unit length: the whole picture, then its nine crops. Deterministic.
+
+        Half of a row's squared length is the colours of 8 × 8 cells, half their edges by direction; light and contrast
+        are evened out. `BadInput` for an array that is not height × width × 3 of 8 bits.
+        """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise BadInput(f"A picture of type {image.dtype} and shape {image.shape} has no layout: give 8-bit RGB.")
         size = (WORKING_SIDE, WORKING_SIDE)
-        small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
-        lab = lab_of(small)
-        lightness = lab[..., 0]
-        even = (lightness - lightness.mean()) / max(float(lightness.std()), LEAST_SPREAD)
-        colour = self._colours(even, lab[..., 1:] / CHROMA_UNIT)
-        edges = self._edges(even)
-        vector = np.concatenate([colour * COLOUR_SHARE**0.5, edges * (1 - COLOUR_SHARE) ** 0.5])
-        return (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
+        small = Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+        lab = lab_of(np.asarray(small))
+        cells = self._in_cells(np.concatenate([lab, lab[..., :1] ** 2, _edges(lab[..., 0])], axis=2))
+        lightness, chroma, squared, edges = cells[..., :1], cells[..., 1:3], cells[..., 3:4], np.sqrt(cells[..., 4:])
+        mean = lightness.mean(axis=(1, 2), keepdims=True)
+        spread = np.sqrt(np.maximum(squared.mean(axis=(1, 2), keepdims=True) - mean**2, LEAST_SPREAD**2))
+        colours = np.concatenate([(lightness - mean) / spread, chroma / CHROMA_UNIT], axis=3)
+        return _unit(np.concatenate([_unit(colours), _unit(edges - edges.mean(axis=(1, 2), keepdims=True))], axis=1))
 
-    def _colours(self, even: Floats, chroma: Floats) -> Floats:
-        planes = np.concatenate([even[..., None], chroma], axis=2)
-        cells = np.einsum("iy,jx,yxc->ijc", self._colour_window, self._colour_window, planes, optimize=True)
-        return _unit(cells.ravel())
-
-    def _edges(self, even: Floats) -> Floats:
-        down, across = np.gradient(even)
-        strength = np.hypot(down, across)
-        turn = (np.arctan2(down, across) / np.pi % 1.0) * DIRECTIONS
-        low = turn.astype(np.int64) % DIRECTIONS
-        part = (turn - np.floor(turn)).astype(np.float32)
-        planes = np.zeros((*even.shape, DIRECTIONS), np.float32)
-        rows, columns = np.indices(even.shape)
-        planes[rows, columns, low] = strength * (1 - part)
-        planes[rows, columns, (low + 1) % DIRECTIONS] += strength * part
-        cells = np.einsum("iy,jx,yxd->ijd", self._edge_window, self._edge_window, planes, optimize=True)
-        rooted = np.sqrt(cells)
-        return _unit((rooted - rooted.mean(axis=(0, 1))).ravel())
+    def _in_cells(self, planes: Floats) -> Floats:
+        """Height × width × n, averaged in the cells of the whole and of each crop: 10 × 8 × 8 × n."""
+        count = planes.shape[2]
+        down = (self._windows @ planes.reshape(WORKING_SIDE, -1)).reshape(4, CELLS, WORKING_SIDE, count)
+        across = self._windows.reshape(4, CELLS, WORKING_SIDE)
+        whole = across[0] @ down[:1]
+        crops = across[None, 1:, None] @ down[1:, None]
+        cells: Floats = np.concatenate([whole, crops.reshape(9, CELLS, CELLS, count)])
+        return cells
 
 
-def _windows(side: int, cells: int) -> Floats:
-    """Cells × side: overlapping triangles, twice as wide as a cell, so that a small shift changes little."""
-    centres = (np.arange(cells) + 0.5) * side / cells
-    places = np.arange(side) + 0.5
-    weight = np.maximum(0, 1 - np.abs(places[None, :] - centres[:, None]) * cells / side)
-    windows: Floats = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-    return windows
+def _edges(lightness: Floats) -> Floats:
+    """Strength of change at each place, shared between the two nearest of eight directions (unsigned, as in HOG)."""
+    down, across = np.gradient(lightness)
+    turn = (np.arctan2(down, across) / np.pi % 1.0) * DIRECTIONS
+    away = np.abs(turn[..., None] - np.arange(DIRECTIONS, dtype=np.float32))
+    share = np.maximum(0, 1 - np.minimum(away, DIRECTIONS - away))
+    planes: Floats = (np.hypot(down, across)[..., None] * share).astype(np.float32)
+    return planes
 
 
-def _unit(vector: Floats) -> Floats:
-    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+def _window(start: float, share: float) -> Floats:
+    """Cells × pixels over a stretch of a side: triangles two cells wide, so that a small shift changes little."""
+    width = WORKING_SIDE * share / CELLS
+    centres = WORKING_SIDE * start + (np.arange(CELLS) + 0.5) * width
+    places = np.arange(WORKING_SIDE) + 0.5
+    inside = (places > WORKING_SIDE * start) & (places < WORKING_SIDE * (start + share))
+    weight = np.maximum(0, 1 - np.abs(places[None, :] - centres[:, None]) / width) * inside
+    window: Floats = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return window
+
+
+def _unit(values: Floats) -> Floats:
+    """Each crop's numbers in one row of length 1; a blank one stays 0."""
+    rows = values.reshape(len(values), -1)
+    units: Floats = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)).astype(np.float32)
+    return units

@@ -366,7 +366,7 @@ class PictureDescriber(Protocol):
     """What is described, with its version; vectors of two versions cannot be compared."""
 
     def describe(self, image: RgbImage) -> NDArray[np.float32]:
-        """A vector of unit length; the dot product of two is 1 for the same picture, about 0 for unrelated ones."""
+        """Rows of unit length: the whole picture, then crops of it. `tasks.choosing.layout_likeness` compares them."""
         ...
 
 
