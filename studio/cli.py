@@ -63,6 +63,12 @@ ManifestPath = Annotated[Path, Parameter(help="The season's manifest, such as se
 CharacterName = Annotated[str, Parameter(help="The character's name, as in the manifest.")]
 Clips = Annotated[Path, Parameter(help="Clips, such as slot-01.mp4: MP4, MOV, WebM, MKV or AVI.")]
 FramesOut = Annotated[Path | None, Parameter(name="--out", help="Folder of its own; otherwise onmodel-out/frames.")]
+DatasetOut = Annotated[
+    Path | None, Parameter(name="--out", help="Folder of its own; otherwise onmodel-out/SEASON/datasets/CHARACTER.")
+]
+Trainer = Annotated[
+    str | None, Parameter(help="A trainer's key, or a layout: plain, ai_toolkit, kohya, musubi, clips.")
+]
 Count = Annotated[int | None, Parameter(help="Pictures per clip at most; otherwise 16 to 60 by its length.")]
 Keep = Annotated[tuple[str, ...], Parameter(negative="", show_default=False, help="Take these all the same: NAME,NAME")]
 Drop = Annotated[tuple[str, ...], Parameter(negative="", show_default=False, help="Leave these out: NAME,NAME")]
@@ -164,6 +170,34 @@ def frames(
 
     folder = out or OUT / "frames"
     return pick_frames(clips, folder, count=count, keep=keep, drop=drop, undecide=undecide, as_json=json)
+
+
+@app.command(group=BY_HAND, sort_key=2, help_epilogue="")
+def dataset(
+    season: SeasonName,
+    character: CharacterName,
+    /,
+    *,
+    trainer: Trainer = None,
+    out: DatasetOut = None,
+    keep: Keep = (),
+    drop: Drop = (),
+    undecide: Undecide = (),
+    json: AsJson = False,
+) -> int:
+    """Choose and write a character's training set.
+
+    What is missing is done first, at no cost: clips are looked through, the set
+    is chosen. A contact sheet shows what is trained, what is held out, what
+    waits for your word, and what was left out, and why.
+
+    Overrule it with the names on the sheet, such as --keep f12,s2 --drop f7;
+    later runs of the season keep to it. With too few pictures it ends with 2
+    and still writes the sheet.
+    """
+    from studio.dataset_by_hand import make_dataset
+
+    return make_dataset(season, character, out, trainer=trainer, keep=keep, drop=drop, undecide=undecide, as_json=json)
 
 
 @app.command(group=MACHINE, sort_key=1, help_epilogue="")

@@ -42,6 +42,8 @@ def replace_files(
     for name, sha256 in ours.items():
         if name not in wanted and _stays_within(folder, name) and _digest_or_none(folder / name) == sha256:
             (folder / name).unlink()
+            if (folder / name).parent != folder and not any((folder / name).parent.iterdir()):
+                (folder / name).parent.rmdir()
     remember()
     for name, source in wanted.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

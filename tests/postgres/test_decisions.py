@@ -5,9 +5,14 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from domain.errors import BadInput
 from domain.picture_keys import key_of_frame, key_of_still
 from domain.pictures import Decision
+from studio.dataset_names import file_decisions, names_of
+from tasks.frames import harvest_clip
+from tasks.importing import import_season
 from tests.ports_for_tests import PortsForTests, store_season
+from tests.postgres.import_material import Write
 
 FRAME = key_of_frame(7, 3.5)
 STILL = key_of_still("ab" * 32)
@@ -49,3 +54,38 @@ def test_a_word_about_one_character_says_nothing_of_another(ports: PortsForTests
 def test_a_word_about_nobody_is_refused_by_the_table(ports: PortsForTests) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         ports.decisions.decide(10_000, FRAME, Decision.KEEP, "ana")
+
+
+# --- names that a person types ---
+
+
+@pytest.fixture
+def season_id(ports: PortsForTests, write: Write) -> int:
+    return import_season(ports, write(slots=[]))
+
+
+def test_a_frame_is_called_by_its_number_and_a_still_by_its_place(ports: PortsForTests, season_id: int) -> None:
+    character = ports.cast.of_season(season_id)[0]
+    [clip] = ports.cast.clips(character.id)
+    harvest_clip(ports, clip.id)
+    names = names_of(ports, character)
+    frames = ports.cast.frames(clip.id)
+    [still] = ports.cast.stills(character.id, "training")
+    assert frames
+    assert names.keys == {
+        **{frame.name: key_of_frame(clip.id, frame.at_seconds) for frame in frames},
+        "s1": key_of_still(still.sha256),
+    }
+    file_decisions(ports, character, names, keep=[frames[0].name], drop=["s1"], undecide=[])
+    file_decisions(ports, character, names, keep=[], drop=[], undecide=["s1"])
+    assert names.decided(ports.decisions.decisions(character.id)) == {frames[0].name: Decision.KEEP}
+
+
+def test_one_wrong_name_among_good_ones_stores_none(ports: PortsForTests, season_id: int) -> None:
+    character = ports.cast.of_season(season_id)[0]
+    names = names_of(ports, character)
+    with pytest.raises(BadInput, match=r"has no picture 'f1'; there are: s1\."):
+        file_decisions(ports, character, names, keep=["s1"], drop=["f1"], undecide=[])
+    with pytest.raises(BadInput, match="s1 is named twice"):
+        file_decisions(ports, character, names, keep=["s1"], drop=["s1"], undecide=[])
+    assert ports.decisions.decisions(character.id) == {}
