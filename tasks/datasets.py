@@ -137,12 +137,13 @@ class _Workbench:
                 continue
             whole = self._ports.media.load_image(self._ports.blobs.local_path(image.sha256))
             file = self._folder / f"{Path(image.file_name).stem}.jpg"
-            file.write_bytes(self._ports.media.jpeg_bytes(self._ports.cuts.crop(whole, planned), JPEG_QUALITY))
+            cropped = self._ports.cuts.crop(whole, planned)
+            file.write_bytes(self._ports.media.jpeg_bytes(cropped, JPEG_QUALITY))
             item = manifest_item(
                 image,
                 file=file.name,
                 caption_file="",
-                caption=self._caption(image, whole),
+                caption=self._caption(image, whole, cropped if planned.is_closer else None),
                 sha256=_digest_of(file),
                 size=(planned.width, planned.height),
                 crop=planned.box,
@@ -204,23 +205,37 @@ class _Workbench:
                     return clip, frame, frames
         return None
 
-    def _caption(self, image: TrainingImage, whole: RgbImage | None) -> str:
-        """The set's caption as this trainer wants it; automatic ones become tags where it wants tags."""
+    def _caption(self, image: TrainingImage, whole: RgbImage | None, closer: RgbImage | None = None) -> str:
+        """The set's caption as this trainer wants it. An automatic one is written anew where the trainer wants tags,
+        or where the crop is so much `closer` that the surroundings are others."""
         caption = image.caption
         trigger = self._character.trigger_word
-        if self._recipe.style is CaptionStyle.TAGS and self._character.captions is not CaptionMode.FIXED:
+        if self._recipe.style is CaptionStyle.TAGS or closer is not None:
             if whole is None:
                 whole = self._ports.media.load_image(self._ports.blobs.local_path(image.sha256))
-            shown = Shown(
-                surroundings=self._ports.cuts.surroundings(whole),
-                framing=image.framing,
-                view=image.view,
-                outfit=image.outfit,
-            )
-            is_own = caption != write_caption(trigger, shown, CaptionStyle.PROSE, self._outfits)
-            if self._character.captions is CaptionMode.AUTO or not is_own:
-                caption = write_caption(trigger, shown, CaptionStyle.TAGS, self._outfits)
+            if self._is_automatic(image, whole):
+                shown = self._shown(image, whole if closer is None else closer)
+                caption = write_caption(trigger, shown, self._recipe.style, self._outfits)
         return caption_for_trainer(caption, trigger, self._recipe.trigger)
+
+    def _is_automatic(self, image: TrainingImage, whole: RgbImage) -> bool:
+        """Whether nobody wrote the picture's caption. Where captions are a person's own, some pictures have none."""
+        match self._character.captions:
+            case CaptionMode.AUTO:
+                return True
+            case CaptionMode.FIXED:
+                return False
+            case CaptionMode.OWN:
+                shown = self._shown(image, whole)
+                return image.caption == write_caption(self._character.trigger_word, shown, outfits=self._outfits)
+
+    def _shown(self, image: TrainingImage, picture: RgbImage) -> Shown:
+        return Shown(
+            surroundings=self._ports.cuts.surroundings(picture),
+            framing=image.framing,
+            view=image.view,
+            outfit=image.outfit,
+        )
 
     def _check_count(self, count: int) -> None:
         fewest = max(1, self._recipe.fewest_items)

@@ -156,6 +156,15 @@ def test_own_captions_are_kept_as_they_are_where_others_become_tags(ports: Ports
     assert "upper body" in said[1]
 
 
+def test_a_picture_cropped_much_closer_is_captioned_by_what_is_left_of_it(ports: PortsForTests, mei: int) -> None:
+    far = image_of(ports, 1, (1600, 1200), subject=Box(left=100, top=100, right=180, bottom=260))
+    near = image_of(ports, 1, (1600, 1200), file_name="002.png", subject=Box(left=100, top=100, right=700, bottom=1100))
+    files = files_of(ports, ports.datasets.get(build_dataset(ports, keep_set(ports, mei, far, near), "plain")))
+    assert files["001.txt"].decode() != far.caption
+    assert files["001.txt"].decode().startswith(f"{TRIGGER}, a picture from the waist up from the side, in ")
+    assert files["002.txt"].decode() == near.caption
+
+
 def test_a_small_picture_is_left_out_with_its_size_and_the_others_stay(ports: PortsForTests, mei: int) -> None:
     images = [image_of(ports, number) for number in range(1, 5)]
     set_id = keep_set(ports, mei, *images, image_of(ports, 7, (480, 270), subject=None))
