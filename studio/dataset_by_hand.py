@@ -29,7 +29,7 @@ from providers.wiring import open_ports
 from studio.dataset_names import file_decisions, names_of
 from studio.folders import usable_folder
 from studio.frames_folder import names_in
-from studio.own_files import digest_of, is_empty, replace_files
+from studio.own_files import digest_of, is_empty, replace_files, workbench
 from studio.prefect_setup import set_defaults
 from studio.telling import complain, end_progress, print_json, print_table, say, tell_progress
 
@@ -201,14 +201,14 @@ def _write_files(ports: Ports, folder: Path, memory: FolderMemory, dataset: Data
     from tasks.dataset_export import export_dataset
 
     label = re.sub(r"[^\w.-]+", "-", trainer).strip("-.")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".dataset-") as temp:
-        unpacked = Path(temp) / "files"
+    with workbench(folder) as bench:
+        unpacked = bench / "files"
         unpacked.mkdir()
         wanted = {
             f"{label}/{path.relative_to(unpacked.absolute()).as_posix()}": path
             for path in export_dataset(ports, dataset.id, unpacked)
         }
-        packed = Path(temp) / "dataset.zip"
+        packed = bench / "dataset.zip"
         shutil.copyfile(ports.blobs.local_path(dataset.zip_sha256), packed)
         wanted[f"{label}.zip"] = packed
         digests = {name: digest_of(path) for name, path in wanted.items()}

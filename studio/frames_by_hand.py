@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from studio.frames_folder import (
     read_memory,
 )
 from studio.frames_sheet import write_frames_sheet
-from studio.own_files import digest_of
+from studio.own_files import digest_of, workbench
 from studio.telling import complain, end_progress, print_json, print_table, say, tell_progress
 
 if TYPE_CHECKING:
@@ -151,16 +150,16 @@ def harvest_into(
     folder.mkdir(parents=True, exist_ok=True)
     done: list[str] = []
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".frames-") as temp:
+        with workbench(folder) as bench:
             thumbnails: dict[str, Path] = {}
             wished = {
-                clip.name: _taken(media, clip, Path(temp), count, memory, wishes[clip.name])
+                clip.name: _taken(media, clip, bench, count, memory, wishes[clip.name])
                 for clip in good
                 if clip.name in wishes
             }
             for clip in good:
                 try:
-                    taken = wished.get(clip.name) or _taken(media, clip, Path(temp), count, memory, None)
+                    taken = wished.get(clip.name) or _taken(media, clip, bench, count, memory, None)
                     entry, pictures = judged(media, taken)
                     memory = place_clip(folder, memory, entry, pictures)
                 except BadInput as error:
@@ -272,9 +271,9 @@ def _can_be_read(media: MediaTools, clip: NamedClip, errors: list[str], *, must:
 
 
 def _taken(
-    media: MediaTools, clip: NamedClip, temp: Path, count: int | None, memory: FolderMemory, wishes: Wishes | None
+    media: MediaTools, clip: NamedClip, bench: Path, count: int | None, memory: FolderMemory, wishes: Wishes | None
 ) -> Taken:
-    folder = temp / clip.name
+    folder = bench / clip.name
     folder.mkdir()
     sha256 = digest_of(clip.path)
     wanted = count or wanted_frames(media.probe_clip(clip.path).duration_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from domain.dataset_manifests import time_code
 from domain.errors import BadInput
 from studio.frames_folder import SHEET, ClipEntry, FolderMemory, FrameEntry
 from tasks.contact_sheet import (
@@ -104,11 +105,3 @@ def _mark(frame: FrameEntry) -> str:
     if frame.reason:
         return f"the rules would leave it out: {frame.reason}"
     return frame.mark
-
-
-def time_code(seconds: float) -> str:
-    """`00:03.500`, with hours only where there are any."""
-    milliseconds = round(seconds * 1000)
-    hours, rest = divmod(milliseconds, 3_600_000)
-    code = f"{rest // 60_000:02d}:{rest // 1000 % 60:02d}.{rest % 1000:03d}"
-    return f"{hours:02d}:{code}" if hours else code

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from domain.errors import BadInput
 
+_WORKBENCH = ".onmodel-work"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -48,6 +53,34 @@ def replace_files(
     for name, source in wanted.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         source.replace(folder / name)
+
+
+@contextmanager
+def workbench(folder: Path) -> Iterator[Path]:
+    """A hidden folder within the folder to prepare files in; what a killed command left there goes first.
+
+    `BadInput` while another command works there.
+    """
+    bench = folder / _WORKBENCH
+    if bench.is_symlink() or (bench.exists() and not bench.is_dir()):
+        raise BadInput(f"{bench} is in the way: remove it, or give another folder with --out.")
+    bench.mkdir(exist_ok=True)
+    handle = os.open(bench, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"Another command is at work in {folder}: wait until it ends, or give another folder with --out."
+            ) from None
+        for left_over in bench.iterdir():
+            shutil.rmtree(left_over) if left_over.is_dir() and not left_over.is_symlink() else left_over.unlink()
+        try:
+            yield bench
+        finally:
+            shutil.rmtree(bench)
+    finally:
+        os.close(handle)
 
 
 def is_empty(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from PIL import Image
 from domain.pictures import Decision
 from studio.cli import run_command
 from studio.frames_folder import FolderMemory, picture_name
-from studio.own_files import digest_of
+from studio.own_files import digest_of, workbench
 from tests.command_runs import ROOT
 from tests.media_samples import make_clip
 
@@ -31,7 +31,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     (folder / "other").mkdir()
     first = make_clip(folder / "slot-01.mp4", seconds=3, rate="10", keyframe_every=5)
-    make_clip(folder / "other" / "slot-01.mp4", seconds=2, rate="10", keyframe_every=5, has_noise=True)
+    make_clip(folder / "other" / "slot-01.mp4", seconds=2, rate="10", size=(176, 144), keyframe_every=5)
     (folder / "broken.mp4").write_bytes(first.read_bytes()[:1500])
     return folder
 
@@ -290,6 +290,19 @@ def test_a_memory_that_was_tampered_with_removes_nothing_outside_the_folder(clip
     (out / frame.file).unlink()
     assert frames(clip, out) == 0
     assert victim.read_bytes() == b"mine"
+
+
+def test_what_a_killed_command_left_is_taken_away_and_one_at_work_is_left_alone(
+    clips: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / ".onmodel-work" / "slot-01").mkdir(parents=True)
+    assert frames(clips / "slot-01.mp4", out) == 0
+    with workbench(out) as bench:
+        (bench / "half").write_text("made")
+        assert frames(clips / "slot-01.mp4", out) == 2
+        assert "Another command is at work in" in capsys.readouterr().err
+        assert (bench / "half").read_text() == "made"
+    assert {path.name for path in out.iterdir()} == pictures_of(out) | {"frames.json", SHEET}
 
 
 # --- what it does without ---
