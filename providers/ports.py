@@ -159,6 +159,22 @@ class VideoMaker(Protocol):
     def video_request(self, order: VideoOrder) -> VendorRequest: ...
 
 
+class Captioner(Protocol):
+    """A vendor's model that describes a picture. Off: no manifest can ask for it (providers/captioners.py says why).
+
+    Like the makers it only writes requests, for the door to buy. What it says must lose every word of face, skin, eyes
+    and hair and get the trigger word in front (domain/captions.py) before a trainer sees it.
+    """
+
+    def caption_request(self, picture: BlobRef) -> VendorRequest:
+        """Pure and free. `NotConfigured` where the vendor's captions cannot be bought."""
+        ...
+
+    def caption_text(self, output: JobOutput) -> str:
+        """What a finished job says, as one line."""
+        ...
+
+
 class Vendor(LoraTrainer, ImageMaker, VideoMaker, JobQueue, FileHost, Protocol):
     """A vendor that plays all the roles, as fal does."""
 
