@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from domain.errors import BadInput
-from providers.media_probe import why
+from providers.media_first_bytes import why
 from providers.ports import ImageFacts, RgbImage
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from domain.errors import BadInput
 from domain.records import Record
+from providers.media_first_bytes import AGAIN, first_bytes, refuse_a_picture, what_it_is
 from providers.ports import ClipFacts
 
 MAX_SIDE_PIXELS = 8192
@@ -31,14 +32,15 @@ MAX_SIDE_PIXELS = 8192
 MAX_FRAMES = 1_000_000
 """About nine hours at 30 frames a second. A clip to learn from is seconds or minutes long."""
 
+MAX_SECONDS = 24 * 3600
+"""A clip that says it lasts longer than a day has a damaged clock."""
+
 CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"
 """The formats opened, in ffmpeg's own words; never playlists (HLS, concat), which name other files."""
 
 _MAX_BAD_PACKETS_IN_A_ROW = 300
 _PLACES_TO_PROVE = 6
 _USEFUL_SHARE = 0.5
-
-AGAIN = "download or export it again"
 
 
 class PacketScan(Record):
@@ -88,7 +90,8 @@ def probe_clip(path: Path) -> ClipFacts:
 @contextmanager
 def open_clip(path: Path) -> Iterator[InputContainer]:
     """The clip's container, open for the length of a `with`; `BadInput` says what the file is instead."""
-    head = _first_bytes(path)
+    head = first_bytes(path)
+    refuse_a_picture(path, head)
     try:
         container = av.open(
             f"file:{path.absolute()}",
@@ -96,7 +99,7 @@ def open_clip(path: Path) -> Iterator[InputContainer]:
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise BadInput(f"{path} {_what_it_is(head)}") from error
+        raise BadInput(f"{path} {what_it_is(head)}") from error
     try:
         yield container
     finally:
@@ -121,6 +124,9 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = max(streams, key=lambda s: (_pixels(s), -s.index))
     if getattr(stream, "codec_context", None) is None:
         raise BadInput(f"{path} holds video in a codec that ffmpeg does not know; convert it to H.264 in an MP4.")
+    if stream.metadata.get("alpha_mode") == "1":
+        # The transparency of a WebM is a second stream that this decoder leaves out: what it hides would be shown.
+        raise BadInput(f"{path} is a WebM with transparency, which is not read here; export it on a background.")
     _check_size(stream.codec_context.width, stream.codec_context.height, path)
     stream.thread_type = "AUTO"
     stream.codec_context.options = {"max_pixels": str(MAX_SIDE_PIXELS * MAX_SIDE_PIXELS)}
@@ -141,6 +147,8 @@ def scan_packets(container: InputContainer, stream: VideoStream, path: Path) -> 
     for packet in read_packets(container):
         if packet.size == 0:
             continue
+        if packet.has_sidedata("encryption_info"):
+            raise BadInput(f"{path} is encrypted (DRM), so nothing of it can be seen; give a copy that is not.")
         if packet.stream_index != stream.index:
             other_end = max(other_end, _end_seconds(packet))
             heard |= known_sounds & {packet.stream_index}
@@ -163,6 +171,8 @@ def scan_packets(container: InputContainer, stream: VideoStream, path: Path) -> 
     last_at, last_duration, _ = max(times)
     frame_pts = last_duration or _guessed_pts(stream, 1)
     end_seconds = float(max(last_at + frame_pts - start, frame_pts) * base)
+    if end_seconds > MAX_SECONDS:
+        raise BadInput(f"{path} says that it lasts {end_seconds / 3600:,.0f} hours, as a damaged clip does; {AGAIN}.")
     return PacketScan(
         start_pts=start,
         keyframe_seconds=tuple(sorted({float((at - start) * base) for at, _, is_key in times if is_key})),
@@ -292,44 +302,6 @@ def _prove_that_it_decodes(container: InputContainer, stream: VideoStream, scan:
             good += float((found.pts - scan.start_pts) * base) <= (place + 1) * step
     if good < _PLACES_TO_PROVE * _USEFUL_SHARE:
         raise BadInput(f"{path} is damaged: {good} of {_PLACES_TO_PROVE} places looked at can be decoded; {AGAIN}.")
-
-
-def _first_bytes(path: Path) -> bytes:
-    """The head of a regular file; `BadInput` says what there is instead. Never waits on a pipe or a device."""
-    try:
-        if path.is_dir():
-            raise BadInput(f"{path} is a folder; give the path of one clip (MP4, MOV or WebM).")
-        if not path.exists():
-            raise BadInput(f"{path} is not there; check the path.")
-        if not path.is_file():
-            raise BadInput(f"{path} is not an ordinary file; give the path of one clip (MP4, MOV or WebM).")
-        with path.open("rb") as file:
-            head = file.read(512)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({why(error)}); check the path and its permissions.") from error
-    if not head:
-        raise BadInput(f"{path} is empty (0 bytes); {AGAIN}.")
-    return head
-
-
-def why(error: OSError | ValueError) -> str:
-    """The system's own words for a failed read, without its number and the path we name ourselves."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _what_it_is(head: bytes) -> str:
-    """The rest of a sentence about a file that is no clip, from its first bytes."""
-    pictures = {b"\x89PNG": "a PNG", b"\xff\xd8\xff": "a JPEG", b"GIF8": "a GIF"}
-    for magic, name in pictures.items():
-        if head.startswith(magic):
-            return f"is {name} picture, not a video; list it under images, or give a clip (MP4, MOV or WebM)."
-    if head[4:8] == b"ftyp":
-        return f"is cut short or damaged: its index (moov) is missing or unreadable; {AGAIN}."
-    if not any(head):
-        return f"is nothing but zeros at its start, as an unfinished download leaves it; {AGAIN}."
-    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 or byte >= 160 for byte in head):
-        return "is text, not a video; give a clip (MP4, MOV or WebM)."
-    return "is not a video that can be read; give an MP4, MOV or WebM, or convert it with ffmpeg."
 
 
 def _check_size(width: int, height: int, path: Path) -> None:

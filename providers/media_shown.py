@@ -73,8 +73,13 @@ class Screen:
         is_untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= _UNTAGGED_HD_HEIGHT
         has_alpha = any(part.is_alpha for part in frame.format.components)
         is_deep = not has_alpha and not is_plain(frame)
+        if frame.interlaced_frame and not has_alpha and not is_deep:
+            whole: NDArray[Any] = frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709 if is_untagged_hd else None)
+            shown, is_untagged_hd = VideoFrame.from_ndarray(_first_field(whole), format="rgb24"), False
+        else:
+            shown = frame
         scaled = scaler.reformat(
-            frame,
+            shown,
             width=width,
             height=height,
             format="rgba" if has_alpha else "rgb48le" if is_deep else "rgb24",
@@ -95,6 +100,18 @@ class Screen:
         if geometry.is_flipped:
             pixels = pixels[::-1]
         return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _first_field(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of two moments woven line by line the first, its missing lines drawn from their neighbours: no combs at edges.
+
+    A picture that only says that it is interlaced loses half of its height's detail by it.
+    """
+    field = pixels[::2].astype(np.uint16)
+    below = np.concatenate([field[1:], field[-1:]])
+    unwoven = np.repeat(field, 2, axis=0)
+    unwoven[1::2] = (field + below + 1) // 2
+    return unwoven[: pixels.shape[0]].astype(np.uint8)
 
 
 def _on_white(pixels: NDArray[np.uint8]) -> RgbImage:
