@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from domain.characters import CharacterKind
-from domain.pictures import CaptionMode, Framing, Light, View
+from domain.pictures import Framing, Light, View
 from domain.records import Record
 
 CAPTION_RULES_VERSION = 2
@@ -137,20 +137,6 @@ def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = Caption
         f"{trigger_word}, {_FRAMING_PROSE[shown.framing]}{view}{outfit}, in {LIGHT_WORDS[around.light]} with "
         f"{around.tone} tones, {around.above} above, {around.below} below and a background of {around.beside}"
     )
-
-
-def caption_of(
-    mode: CaptionMode, trigger_word: str, kind: CharacterKind, shown: Shown, *, own_text: str = "", outfits: int = 1
-) -> str:
-    """The caption of one picture of a set, by where the character's captions come from.
-
-    `own_text` is what a person wrote beside it; where they wrote nothing it is captioned automatically. Always prose:
-    tags are made of it where a trainer wants them.
-    """
-    if mode is CaptionMode.FIXED:
-        return fixed_caption(trigger_word, kind)
-    own = own_caption(own_text, trigger_word) if mode is CaptionMode.OWN else ""
-    return own or write_caption(trigger_word, shown, outfits=outfits)
 
 
 def fixed_caption(trigger_word: str, kind: CharacterKind) -> str:

@@ -16,7 +16,6 @@ from domain.captions import (
     Surroundings,
     TriggerRule,
     caption_for_trainer,
-    caption_of,
     caption_warnings,
     fixed_caption,
     likeness_words,
@@ -25,7 +24,7 @@ from domain.captions import (
     write_caption,
 )
 from domain.characters import CharacterKind
-from domain.pictures import CaptionMode, Framing, Light, View
+from domain.pictures import Framing, Light, View
 
 TRIGGER = "MEIKOB_01"
 
@@ -79,17 +78,6 @@ def test_a_fixed_caption_says_enough_too(kind: CharacterKind) -> None:
     assert caption.startswith(TRIGGER)
     assert len(caption.split()) >= FEWEST_WORDS
     assert likeness_words(caption) == ()
-
-
-def test_captions_come_from_where_the_character_says() -> None:
-    automatic = write_caption(TRIGGER, shown())
-    for mode, text, wanted in (
-        (CaptionMode.AUTO, "on a pier", automatic),
-        (CaptionMode.OWN, "on a pier", f"{TRIGGER}, on a pier"),
-        (CaptionMode.OWN, "  ", automatic),
-        (CaptionMode.FIXED, "on a pier", fixed_caption(TRIGGER, CharacterKind.PERSON)),
-    ):
-        assert caption_of(mode, TRIGGER, CharacterKind.PERSON, shown(), own_text=text) == wanted
 
 
 def test_own_words_are_kept_and_the_trigger_is_put_first_only_where_it_is_missing() -> None:
