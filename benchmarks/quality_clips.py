@@ -7,7 +7,7 @@ seeds and strengths) was not. Every case has its other side: a flaw, and the inn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -70,9 +70,11 @@ class Film:
     has_text: bool = False
     """Burnt-in text that no bar holds: the kept frames must be marked, and those of other films not."""
 
+    shots: int | None = 1
+    """None where a step of light may as well count as a new shot."""
+
     is_still: bool = False
-    """Its shots are slides, each of which keeps one frame; `shots` are their number."""
-    shots: int = 1
+    """Its shots are slides, each of which keeps one frame."""
 
     @property
     def name(self) -> str:
@@ -119,12 +121,10 @@ class Stage:
         return smeared
 
 
-def films(half: Half, variants: int = 2) -> Iterator[Film]:
-    """Every case, `variants` times with other places, people and strengths."""
+def film_of(half: Half, case: int, variant: int) -> Film:
+    """The film of a case (its place in `CASES`): each variant has another place, person and strength."""
     first = 0 if half is Half.DEVELOPMENT else 100
-    for number, make in enumerate(_CASES):
-        for variant in range(variants):
-            yield make(half, first + 2 * number + 3 * variant)
+    return CASES[case](half, first + 2 * case + 3 * variant)
 
 
 def encode(film: Film, folder: Path) -> Path:
@@ -223,7 +223,7 @@ def _plain_wall(half: Half, seed: int) -> Film:
     def paint(at: float) -> NDArray[np.float32]:
         return busy.frame(at) if at < 3 else calm.frame(at)
 
-    return _film("plain wall after busy street", half, seed, paint, _within(3, 3, Flaw.NONE, border=0.28))
+    return _film("plain wall after busy street", half, seed, paint, _within(3, 3, Flaw.NONE, border=0.28), shots=2)
 
 
 def _all_soft(half: Half, seed: int) -> Film:
@@ -244,7 +244,7 @@ def _dark(half: Half, seed: int) -> Film:
     def paint(at: float) -> NDArray[np.float32]:
         return stage.frame(at) * (light if 2 <= at < 4 else 1)
 
-    return _film("light goes out", half, seed, paint, _within(2, 4, Flaw.DARK, border=0.22))
+    return _film("light goes out", half, seed, paint, _within(2, 4, Flaw.DARK, border=0.22), shots=None)
 
 
 def _dusk(half: Half, seed: int) -> Film:
@@ -253,7 +253,7 @@ def _dusk(half: Half, seed: int) -> Film:
     def paint(at: float) -> NDArray[np.float32]:
         return stage.frame(at) * (light if 2 <= at < 4 else 1)
 
-    return _film("shade", half, seed, paint, _within(2, 4, Flaw.NONE, border=0.22))
+    return _film("shade", half, seed, paint, _within(2, 4, Flaw.NONE, border=0.22), shots=None)
 
 
 def _night(half: Half, seed: int) -> Film:
@@ -277,7 +277,7 @@ def _overexposed(half: Half, seed: int) -> Film:
     def paint(at: float) -> NDArray[np.float32]:
         return stage.frame(at) * 2.5 + 160 if 2 <= at < 4 else stage.frame(at)
 
-    return _film("overexposed", half, seed, paint, _within(2, 4, Flaw.BRIGHT, border=0.22))
+    return _film("overexposed", half, seed, paint, _within(2, 4, Flaw.BRIGHT, border=0.22), shots=None)
 
 
 def _snow(half: Half, seed: int) -> Film:
@@ -293,7 +293,7 @@ def _fog(half: Half, seed: int) -> Film:
     def paint(at: float) -> NDArray[np.float32]:
         return stage.frame(at) * depth + 150 if 2 <= at < 4 else stage.frame(at)
 
-    return _film("fog", half, seed, paint, _within(2, 4, Flaw.FLAT, border=0.22))
+    return _film("fog", half, seed, paint, _within(2, 4, Flaw.FLAT, border=0.22), shots=None)
 
 
 def _mist(half: Half, seed: int) -> Film:
@@ -302,7 +302,7 @@ def _mist(half: Half, seed: int) -> Film:
     def paint(at: float) -> NDArray[np.float32]:
         return stage.frame(at) * 0.4 + 100 if 2 <= at < 4 else stage.frame(at)
 
-    return _film("mist", half, seed, paint, _within(2, 4, Flaw.NONE, border=0.22))
+    return _film("mist", half, seed, paint, _within(2, 4, Flaw.NONE, border=0.22), shots=None)
 
 
 def _grained(case: str, deviation: float, blur: float, flaw: Flaw) -> Callable[[Half, int], Film]:
@@ -341,7 +341,7 @@ def _cut(case: str, *, is_blended: bool) -> Callable[[Half, int], Film]:
             for index in range(cut - 6, cut):
                 flaws[index] = Flaw.UNSCORED
             flaws[cut] = Flaw.CUT if is_blended else Flaw.NONE
-        return _film(case, half, seed, paint, flaws)
+        return _film(case, half, seed, paint, flaws, shots=3)
 
     return make
 
@@ -366,7 +366,7 @@ def _fade(case: str, level: float, *, is_in: bool) -> Callable[[Half, int], Film
         if not is_in:  # the burst of a frame just before a fade reaches into it
             first = next(index for index, what in enumerate(flaws) if what is not Flaw.NONE)
             flaws[max(0, first - 5) : first] = [Flaw.UNSCORED] * min(5, first)
-        return _film(case, half, seed, paint, flaws)
+        return _film(case, half, seed, paint, flaws, shots=None)
 
     return make
 
@@ -386,7 +386,7 @@ def _dissolve(half: Half, seed: int) -> Film:
             return Flaw.NONE
         return Flaw.FADE if 0.1 < share(at) < 0.9 else Flaw.UNSCORED
 
-    return _film("dissolve", half, seed, paint, [flaw(index / RATE) for index in range(_FRAMES)])
+    return _film("dissolve", half, seed, paint, [flaw(index / RATE) for index in range(_FRAMES)], shots=2)
 
 
 def _slow_move(half: Half, seed: int) -> Film:
@@ -420,9 +420,8 @@ def _calm_talk(half: Half, seed: int) -> Film:
 def _slides(half: Half, seed: int) -> Film:
     stages = [Stage(half, seed + k) for k in (0, 1, 2)]
     stills = [stage.frame(1.0) for stage in stages]
-    return _film(
-        "slides", half, seed, lambda at: stills[min(2, int(at // 2))], [Flaw.UNSCORED] * _FRAMES, is_still=True, shots=3
-    )
+    unscored = [Flaw.UNSCORED] * _FRAMES
+    return _film("slides", half, seed, lambda at: stills[min(2, int(at // 2))], unscored, is_still=True, shots=3)
 
 
 def _boxed(case: str, top: int, side: int, *, is_night: bool = False, subtitle: bool = False) -> Callable[..., Film]:
@@ -516,7 +515,7 @@ def _busy_bottom(half: Half, seed: int) -> Film:
     return _film("fence and windows", half, seed, paint)
 
 
-_CASES: Final[tuple[Callable[[Half, int], Film], ...]] = (
+CASES: Final[tuple[Callable[[Half, int], Film], ...]] = (
     _plain,
     _action,
     _defocus,

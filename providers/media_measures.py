@@ -27,6 +27,9 @@ _NOISE_QUANTILE = 0.2
 _LAPLACIAN_OF_NOISE = 0.40625
 """Variance of the Laplacian of white noise of variance 1 after the 1-2-1 smoothing: the kernel's squares summed."""
 
+_REPEATED_CHANGE = 0.05
+"""Grey levels: less is no change but compression's (`domain.frame_flaws.STILL_CHANGE`)."""
+
 _BLOCK = 6
 """Pixels of the burst's tiny pictures, a sixteenth of their width."""
 
@@ -152,7 +155,7 @@ def softness_of(grey: Grey) -> float:
 
 
 def _burst_measures(burst: Sequence[Grey]) -> tuple[float, float, float]:
-    """Change, bend and jump as LookMeasures describes them; (0, 1, 1) where there is no burst.
+    """Change, bend and jump as LookMeasures describes them; (0, 1, 1) without a burst, bend 0 where nothing changes.
 
     A fade or dissolve changes whole areas (`spread`: how much of the change is left when 6×6 pixels are averaged), the
     same way at every step (`straight`: cosine between the steps of those averages), and no shift of what was there
@@ -168,6 +171,8 @@ def _burst_measures(burst: Sequence[Grey]) -> tuple[float, float, float]:
     largest = int(np.argmax(steps))
     others = np.delete(steps, largest)
     jump = float(steps[largest] / max(float(np.median(others)), 0.5)) if others.size else 1.0
+    if change < _REPEATED_CHANGE:
+        return change, 0.0, 1.0
     if len(burst) < 3:
         return change, 1.0, max(1.0, jump)
     coarse = _block_means(frames)

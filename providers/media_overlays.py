@@ -15,15 +15,21 @@ Floats = NDArray[np.float32]
 Marks = NDArray[np.bool_]
 
 BLACK_LUMA = 32
-"""Of 255: video black (0 once converted, 16 in a mislabelled clip) with what compression spills into it."""
+"""Of 255: video black is 0 once converted, 16 in a mislabelled clip."""
 
-_BLACK_SHARE = 0.7
+_BLACK_SPREAD = 6
+"""Grey levels that compression spills into a bar. Small, so that a dark picture between bars is told from them."""
+
+_BLACK_SHARE = 0.55
 """Of a line that belongs to a bar. Less than all, because subtitles often stand in the bar."""
 
 _SMALLEST_BAR = 3
 _LARGEST_BAR_SHARE = 0.4
 _EDGE_RISE = 0.4
-"""How much of the line's blackness must end with the bar, within three lines: a night sky ends raggedly."""
+"""How much of a line's blackness must end within four lines: a night sky ends raggedly, a dark ceiling slowly."""
+
+_BAR_DRIFT = 2.0
+"""Grey levels by which a bar may differ between its outer and its inner edge."""
 
 _CELL = 8
 _STROKE_STEP = 60
@@ -46,12 +52,10 @@ def find_bars(grey: Grey) -> Bars:
     One line more than is black is counted: compression softens the edge. Whether they are bars indeed only the whole
     clip tells (`domain.frame_rules.common_bars`).
     """
-    black = grey <= BLACK_LUMA
-    height, width = grey.shape
-    rows = black.mean(axis=1)
-    top, bottom = _bar(rows, height), _bar(rows[::-1], height)
-    columns = black[top : height - bottom].mean(axis=0)
-    return Bars(left=_bar(columns, width), top=top, right=_bar(columns[::-1], width), bottom=bottom)
+    height = grey.shape[0]
+    top, bottom = _bar(grey), _bar(grey[::-1])
+    columns = np.ascontiguousarray(grey[top : height - bottom].T)
+    return Bars(left=_bar(columns), top=top, right=_bar(columns[::-1]), bottom=bottom)
 
 
 def text_share_of(grey: Grey, burst: Sequence[Grey], bars: Bars) -> float:
@@ -93,14 +97,20 @@ def text_share_of(grey: Grey, burst: Sequence[Grey], bars: Bars) -> float:
     return float(found / (rows * columns))
 
 
-def _bar(black_share: NDArray[np.floating], side: int) -> int:
-    """How many lines from the start are a bar, the softened one after them included."""
-    is_black = black_share >= _BLACK_SHARE
-    count = side if is_black.all() else int(np.argmin(is_black))
-    if not _SMALLEST_BAR <= count <= _LARGEST_BAR_SHARE * side:
+def _bar(lines: Grey) -> int:
+    """How many lines from the first one are a bar, the softened one after them included."""
+    level = float(np.median(lines[:2]))
+    if level > BLACK_LUMA:
         return 0
-    inside, beyond = float(black_share[:count].mean()), float(black_share[count + 1 : count + 4].max())
-    return count + 1 if inside - beyond >= _EDGE_RISE else 0
+    longest = int(_LARGEST_BAR_SHARE * lines.shape[0])
+    black_share = (lines[: longest + 4] <= level + _BLACK_SPREAD).mean(axis=1)
+    is_black = black_share >= _BLACK_SHARE
+    count = len(is_black) if is_black.all() else int(np.argmin(is_black))
+    if not _SMALLEST_BAR <= count <= longest:
+        return 0
+    inside, beyond = float(black_share[count - 3 : count - 1].mean()), float(black_share[count + 1 : count + 4].max())
+    is_flat = abs(float(np.median(lines[max(0, count - 4) : count - 1])) - level) <= _BAR_DRIFT
+    return count + 1 if is_flat and inside - beyond >= _EDGE_RISE else 0
 
 
 def _strokes(part: Grey) -> Marks:
