@@ -72,12 +72,11 @@ class Coverage(Record):
 
 
 class TrainingSet(Record):
-    """A stored set. `zip_sha256` is its plain layout, which fal's trainers take; see `domain/layouts.py` for others."""
+    """A stored set. What goes to a trainer is a `Dataset` made of it."""
 
     id: int
     character_id: int
     digest: str
-    zip_sha256: str
     trained: tuple[TrainingImage, ...]
     held_out: tuple[TrainingImage, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -90,7 +89,6 @@ class CuratedSet(Record):
 
     character_id: int
     digest: str
-    zip_sha256: str
     trained: tuple[TrainingImage, ...]
     held_out: tuple[TrainingImage, ...]
     left_out: tuple[LeftOut, ...]

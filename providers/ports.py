@@ -354,6 +354,10 @@ class IdentityScorer(Protocol):
         """-1 (unlike) … 1 (the same picture); both must have a vector."""
         ...
 
+    def similarities(self, looks: Sequence[Appearance]) -> NDArray[np.float32]:
+        """`similarity` of each with each, n × n; all must have a vector."""
+        ...
+
 
 class Subject(Record):
     """Somebody in a picture: where, how close, from which side, and how they look to the scorer."""
@@ -373,6 +377,16 @@ class SubjectFinder(Protocol):
     def subjects(self, image: RgbImage, kind: CharacterKind) -> tuple[Subject, ...]:
         """Everybody who can be told apart, the most prominent first; empty when nobody stands out. Deterministic."""
         ...
+
+
+class PictureLook(Record):
+    """Everything that is seen in one picture: who is in it, the light and colours around, its layout."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    subjects: tuple[Subject, ...]
+    surroundings: Surroundings
+    layout: NDArray[np.float32]
 
 
 class PictureDescriber(Protocol):

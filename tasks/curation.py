@@ -1,280 +1,365 @@
 """Curation: from all of a character's frames and stills, the training set and what is held out of it.
 
-Order of work: gather → throw out strangers (leave-one-out likeness) → throw out near-duplicates across clips → choose
-with a fair share per source → hold out, spread over the sources. Captions say the trigger word first and then what
-varies (light, colours, place), never the face (curation_and_identity.md section 1).
+Order of work: gather (tasks/material.py) → who is in each picture (tasks/sightings.py) → leave out what fills no
+bucket → near-duplicates → choose for variety → hold out (tasks/choosing.py) → captions → coverage. Every picture that
+was considered is taken or left out with its reason; what is doubtful waits for a person's word.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from statistics import median
 from typing import TYPE_CHECKING
 
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import ConfigDict
 
+from domain.captions import CAPTION_RULES_VERSION, Shown, fixed_caption, own_caption, write_caption
 from domain.costs import free_step
+from domain.coverage import Shown as ShownPicture
+from domain.coverage import coverage
+from domain.crops import TooSmall, plan_crop
 from domain.errors import BadInput
-from domain.frame_rules import DUPLICATE_BITS
 from domain.jobs import Stage
+from domain.pictures import Box, CaptionMode, Framing, Origin, View, suffix_of
 from domain.records import Record
+from domain.right_person import Verdict
 from domain.seasons import DEFAULT_MIN_IMAGES, Character
 from domain.training_sets import (
     HELD_OUT_AIM,
-    SMALLEST_SIDE,
     TRAINED_AIM,
     Coverage,
     CuratedSet,
+    LeftOut,
     TrainingImage,
     held_out_count,
 )
 from providers.wiring import open_ports
-from tasks.datasets import pack_training_zip
+from tasks.choosing import Choosable, choose, hold_out, outfits, without_twins
+from tasks.material import Picture, gather_material
+from tasks.sightings import MOST_LOOKED_AT, Sighted, fair_share, sight
 
 if TYPE_CHECKING:
-    from providers.ports import Appearance, RgbImage
     from providers.wiring import Ports
 
 log = logging.getLogger("onmodel.curation")
 
-RULES_VERSION = 1
-"""Raised whenever the rules of this file change, so that a set made by older ones is made anew."""
+RULES_VERSION = 2
+"""Raised whenever the rules of curation change, so that a set made by older ones is made anew."""
 
-STRANGER_MARGIN = 0.12
-"""A picture this much less alike to the rest than the median picture is, shows somebody else or two people.
-Chosen on the drawn development characters of `benchmarks/identity_dev.py`, then frozen."""
+SAME_OUTFIT = 0.40
+"""Likeness from which two sightings of one person are one outfit: a little under that by which they are one person."""
 
 
-class Candidate(Record):
-    """A picture that could be trained on."""
+class Usable(Record):
+    """A picture that may be trained on: its part without anybody else, and the subject in that part's pixels."""
 
-    sha256: str
-    media_type: str
-    source: str
-    at_seconds: float | None
-    width: int
-    height: int
-    sharpness: float
-    hash64: int
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    sighted: Sighted
+    room: Box
+    subject: Box | None
+    choosable: Choosable
+
+    @property
+    def picture(self) -> Picture:
+        return self.sighted.picture
+
+
+class Considered(Record):
+    """What came of a character's material before anything is chosen: what may be trained on, and what may not."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    usable: tuple[Usable, ...]
+    left_out: tuple[LeftOut, ...]
+    sighted: tuple[Sighted, ...]
+    considered_count: int
+    doubt: str
 
 
 def curate_training_set(ports: Ports, character_id: int) -> int:
     """Build the character's training set from its harvested clips and stills; returns its id.
 
-    Safe to repeat: the same material gives the same set, byte for byte, stored once. Free. `BadInput` when there are
-    too few images: then nothing has been spent on the character.
+    Safe to repeat: the same material and the same words of a person give the same set, stored once. Free. `BadInput`
+    when there are too few images: then nothing has been spent on the character.
     """
     character = ports.cast.get(character_id)
-    candidates = _gather(ports, character)
-    digest = _material_digest(character, candidates)
+    material = gather_material(ports, character)
+    digest = _digest(ports, character, material.pictures)
     known = ports.cast.training_set_of(character_id, digest)
     if known is not None:
         return known
-    warnings: list[str] = []
-    alike = _without_strangers(ports, candidates, warnings)
-    distinct = _without_twins(alike)
-    if len(distinct) < character.min_images:
-        raise BadInput(
-            f"{character.name}: {len(distinct)} usable images of {len(candidates)} found, at least "
-            f"{character.min_images} are needed: give more or longer clips, or more images."
-        )
-    if character.min_images < DEFAULT_MIN_IMAGES:
-        warnings.append(f"min_images was lowered to {character.min_images}: expect a weaker likeness.")
-    if small := sum(min(c.width, c.height) < SMALLEST_SIDE for c in distinct):
-        warnings.append(f"{small} frames are under {SMALLEST_SIDE} pixels: the trainer enlarges them.")
-    chosen = _fair_share(distinct, TRAINED_AIM + HELD_OUT_AIM)
-    hold = held_out_count(len(chosen), character.min_images)
-    if hold < 3:
-        warnings.append(f"Only {hold} of {len(chosen)} images could be held out: the identity judgement is weaker.")
-    held_out, trained = _split(chosen, hold)
-    trained_images = tuple(_training_image(ports, character, c, i) for i, c in enumerate(trained))
-    held_images = tuple(_training_image(ports, character, c, i) for i, c in enumerate(held_out, len(trained)))
-    zip_sha256 = pack_training_zip(ports, trained_images)
+    considered = consider(ports, character_id)
+    usable = {one.picture.name: one for one in considered.usable}
+    distinct = without_twins(one.choosable for one in considered.usable)
+    if len(distinct.taken) < character.min_images:
+        raise BadInput(_too_few(ports, character, considered, len(distinct.taken)))
+    chosen = choose(distinct.taken, TRAINED_AIM + HELD_OUT_AIM)
+    split = hold_out(chosen.taken, held_out_count(len(chosen.taken), character.min_images))
+    numbered = enumerate([*split.trained, *split.held_out], 1)
+    outfit_count = len({one.outfit for one in chosen.taken})
+    images = [_training_image(ports, character, usable[one.name], number, outfit_count) for number, one in numbered]
+    trained, held_out = images[: len(split.trained)], images[len(split.trained) :]
+    left_out = [
+        *considered.left_out,
+        *(_left_out(usable[one.name].picture, one.reason) for one in (*distinct.not_taken, *chosen.not_taken)),
+    ]
     set_id = ports.cast.keep_training_set(
         CuratedSet(
             character_id=character_id,
             digest=digest,
-            zip_sha256=zip_sha256,
-            trained=trained_images,
-            held_out=held_images,
-            left_out=(),
-            coverage=Coverage(),
-            warnings=tuple(warnings),
+            trained=tuple(trained),
+            held_out=tuple(held_out),
+            left_out=tuple(left_out),
+            coverage=_coverage(considered, chosen.taken, left_out),
+            warnings=tuple(_warnings(ports, character, considered, trained, held_out)),
         )
     )
-    ports.ledger.log_cost(
-        free_step(
-            character.season_id,
-            Stage.TRAINING_SET,
-            "onmodel",
-            "done on this machine",
-            f"training_set:{set_id}",
-            character_id=character_id,
-        )
+    entry = free_step(
+        character.season_id,
+        Stage.TRAINING_SET,
+        "onmodel",
+        "done on this machine",
+        f"training_set:{set_id}",
+        character_id=character_id,
     )
+    ports.ledger.log_cost(entry)
     log.info("%s: %d images to train on, %d held out", character.name, len(trained), len(held_out))
     return set_id
 
 
-def _material_digest(character: Character, candidates: list[Candidate]) -> str:
-    """What a set is made of and by which rules: the same digest, the same set."""
-    rules = (RULES_VERSION, character.trigger_word, character.min_images, TRAINED_AIM, HELD_OUT_AIM, STRANGER_MARGIN)
-    content = "|".join([*map(str, rules), *sorted(candidate.sha256 for candidate in candidates)])
-    return hashlib.sha256(content.encode()).hexdigest()
+def consider(ports: Ports, character_id: int) -> Considered:
+    """Look at all of the material and say of every picture whether it may be trained on, enough or not. Free.
 
-
-def _gather(ports: Ports, character: Character) -> list[Candidate]:
-    candidates = [
-        Candidate(
-            sha256=frame.sha256,
-            media_type=frame.media_type,
-            source=clip.source_name,
-            at_seconds=frame.at_seconds,
-            width=frame.width,
-            height=frame.height,
-            sharpness=frame.sharpness,
-            hash64=frame.hash64,
-        )
-        for clip in ports.cast.clips(character.id)
-        for frame in ports.cast.frames(clip.id)
-        if frame.is_kept and frame.sha256 is not None
+    Stores nothing but cut pictures' originals, which a person asked for. Safe to repeat.
+    """
+    character = ports.cast.get(character_id)
+    material = gather_material(ports, character)
+    pictures, beyond = fair_share(material.pictures, MOST_LOOKED_AT)
+    sighted, doubt = sight(ports, character, pictures)
+    left_out = list(material.left_out)
+    left_out += [
+        _left_out(p, f"not looked at: {MOST_LOOKED_AT} others came first, the sharpest of each clip") for p in beyond
     ]
-    for still in ports.cast.stills(character.id, "training"):
-        if min(still.width, still.height) < SMALLEST_SIDE:
+    fit: list[tuple[Sighted, Box, Box | None]] = []
+    for one in sighted:
+        if not one.is_usable:
+            is_doubtful = one.sighting.verdict is Verdict.DOUBTFUL
+            left_out.append(_left_out(one.picture, one.sighting.reason, is_doubtful=is_doubtful))
             continue
-        measured = ports.media.measure_image(ports.media.load_image(ports.blobs.local_path(still.sha256)))
-        candidates.append(
-            Candidate(
-                sha256=still.sha256,
-                media_type=still.media_type,
-                source=still.source_name,
-                at_seconds=None,
-                width=still.width,
-                height=still.height,
-                sharpness=measured.sharpness,
-                hash64=measured.hash64,
-            )
+        room = one.room
+        subject = _within(one.subject.box, room) if one.subject is not None else None
+        planned = plan_crop(room.width, room.height, subject)
+        if isinstance(planned, TooSmall):
+            left_out.append(_left_out(one.picture, _too_small(one, planned)))
+        else:
+            fit.append((one, room, subject))
+    numbers = _outfit_numbers(ports, [one for one, _, _ in fit])
+    return Considered(
+        usable=tuple(
+            Usable(sighted=one, room=room, subject=subject, choosable=_choosable(one, outfit))
+            for (one, room, subject), outfit in zip(fit, numbers, strict=True)
+        ),
+        left_out=tuple(left_out),
+        sighted=sighted,
+        considered_count=len(material.pictures) + len(material.left_out),
+        doubt=doubt,
+    )
+
+
+def _coverage(considered: Considered, chosen: Sequence[Choosable], left_out: Sequence[LeftOut]) -> Coverage:
+    """What the set shows, and of what it lacks, which picture of this person that was left out would have it."""
+    taken = {one.name for one in chosen}
+    reasons = {one.name: one.reason for one in left_out}
+    outfit_of = {one.picture.name: one.choosable.outfit for one in considered.usable}
+    shown = [
+        ShownPicture(
+            name=one.picture.name,
+            source=one.picture.source,
+            at_seconds=one.picture.at_seconds,
+            framing=one.subject.framing if one.subject else Framing.UNKNOWN,
+            view=one.subject.view if one.subject else View.UNKNOWN,
+            light=one.look.surroundings.light,
+            outfit=outfit_of.get(one.picture.name, 0),
+            origin=one.picture.origin,
+            reason=reasons.get(one.picture.name, ""),
         )
-    return list({candidate.sha256: candidate for candidate in candidates}.values())
-
-
-def _without_strangers(ports: Ports, candidates: list[Candidate], warnings: list[str]) -> list[Candidate]:
-    seen = [(candidate, ports.describe(candidate.sha256)) for candidate in candidates]
-    judged = [(candidate, look) for candidate, look in seen if look.abstained_because is None]
-    if len(judged) < 4:
-        return [candidate for candidate, _ in judged] or candidates
-    likeness = leave_one_out([look for _, look in judged], ports.scorer.similarity)
-    floor = median(likeness) - STRANGER_MARGIN
-    kept = [candidate for (candidate, _), score in zip(judged, likeness, strict=True) if score >= floor]
-    if dropped := len(judged) - len(kept):
-        warnings.append(f"Left out as unlike the rest (someone else, or two people): {_frames(dropped)}.")
-    if unseen := len(seen) - len(judged):
-        warnings.append(f"Left out because no subject is clearly seen: {_frames(unseen)}.")
-    return kept
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
-
-
-def leave_one_out(looks: Sequence[Appearance], similarity: object) -> list[float]:
-    """For each look the median similarity to all the others."""
-    assert callable(similarity)
-    return [
-        float(median(similarity(look, other) for j, other in enumerate(looks) if j != i))
-        for i, look in enumerate(looks)
+        for one in considered.sighted
+        if one.is_usable or one.sighting.verdict in (Verdict.CROWDED, Verdict.DOUBTFUL)
     ]
+    return coverage([one for one in shown if one.name in taken], shown)
 
 
-def _without_twins(candidates: list[Candidate]) -> list[Candidate]:
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (-c.sharpness, c.sha256)):
-        if all((candidate.hash64 ^ other.hash64).bit_count() > DUPLICATE_BITS for other in kept):
-            kept.append(candidate)
-    return kept
+def _digest(ports: Ports, character: Character, pictures: Sequence[Picture]) -> str:
+    """What a set is made of and by which rules: the same digest, the same set."""
+    rules = (RULES_VERSION, CAPTION_RULES_VERSION, TRAINED_AIM, HELD_OUT_AIM)
+    about = (character.trigger_word, character.min_images, character.kind, character.captions, character.rights)
+    anchors = sorted(still.sha256 for still in ports.cast.stills(character.id, "reference"))
+    each = sorted(f"{p.sha256} {p.name} {p.is_wanted} {p.origin} {p.caption}" for p in pictures)
+    return hashlib.sha256("|".join([*map(str, rules), *map(str, about), *anchors, *each]).encode()).hexdigest()
 
 
-def _fair_share(candidates: list[Candidate], wanted: int) -> list[Candidate]:
-    """The sharpest of each source in turn, until there are enough; then in order of source and time."""
-    by_source: dict[str, list[Candidate]] = {}
-    for candidate in candidates:
-        by_source.setdefault(candidate.source, []).append(candidate)
-    rounds = [
-        c for rank in range(len(candidates)) for source in sorted(by_source) for c in by_source[source][rank : rank + 1]
-    ]
-    return sorted(rounds[:wanted], key=lambda c: (c.source, c.at_seconds or 0.0, c.sha256))
+def _choosable(one: Sighted, outfit: int) -> Choosable:
+    picture = one.picture
+    return Choosable(
+        name=picture.name,
+        source=picture.source,
+        at_seconds=picture.at_seconds,
+        sharpness=picture.sharpness,
+        hash64=picture.hash64,
+        layout=one.look.layout,
+        framing=one.subject.framing if one.subject else Framing.UNKNOWN,
+        view=one.subject.view if one.subject else View.UNKNOWN,
+        light=one.look.surroundings.light,
+        outfit=outfit,
+        likeness=one.sighting.likeness,
+        origin=picture.origin,
+        is_confirmed=picture.is_wanted,
+    )
 
 
-def _split(chosen: list[Candidate], hold: int) -> tuple[list[Candidate], list[Candidate]]:
-    """Held out evenly over the ordered list, so that every source has its share; and the rest."""
-    places = {round((i + 0.5) * len(chosen) / hold - 0.5) for i in range(hold)} if hold else set()
-    return [c for i, c in enumerate(chosen) if i in places], [c for i, c in enumerate(chosen) if i not in places]
+def _outfit_numbers(ports: Ports, sighted: Sequence[Sighted]) -> list[int]:
+    """The outfit of each, 0 the commonest and that of everybody whose look cannot be judged."""
+    looks = {i: one.subject.appearance for i, one in enumerate(sighted) if one.subject is not None}
+    judged = {i: look for i, look in looks.items() if look.vector is not None}
+    found = dict(zip(judged, outfits(list(judged.values()), ports.scorer.similarity, SAME_OUTFIT), strict=True))
+    return [found.get(i, 0) for i in range(len(sighted))]
 
 
-def _training_image(ports: Ports, character: Character, candidate: Candidate, number: int) -> TrainingImage:
-    suffix = {"image/png": ".png", "image/webp": ".webp"}.get(candidate.media_type, ".jpg")
-    image = ports.media.load_image(ports.blobs.local_path(candidate.sha256))
+def _training_image(
+    ports: Ports, character: Character, usable: Usable, number: int, outfit_count: int
+) -> TrainingImage:
+    """The picture as it goes into the set: cut to the part without anybody else, where somebody else was in it."""
+    picture, one = usable.picture, usable.choosable
+    sha256, media_type, made_from, cut = picture.sha256, picture.media_type, None, None
+    if (usable.room.width, usable.room.height) != (picture.width, picture.height):
+        whole = ports.media.load_image(ports.blobs.local_path(picture.sha256))
+        part = whole[usable.room.top : usable.room.bottom, usable.room.left : usable.room.right]
+        sha256, media_type = ports.blobs.put_bytes(ports.media.jpeg_bytes(part, 95), "image/jpeg"), "image/jpeg"
+        made_from, cut = picture.sha256, usable.room
     return TrainingImage(
-        sha256=candidate.sha256,
-        file_name=f"{number + 1:03d}{suffix}",
-        media_type=candidate.media_type,
-        caption=caption_for(character.trigger_word, image),
-        source=candidate.source,
-        at_seconds=candidate.at_seconds,
-        sharpness=candidate.sharpness,
-        width=candidate.width,
-        height=candidate.height,
+        sha256=sha256,
+        file_name=f"{number:03d}{suffix_of(media_type)}",
+        media_type=media_type,
+        caption=_caption(character, usable, outfit_count),
+        source=picture.source,
+        at_seconds=picture.at_seconds,
+        sharpness=picture.sharpness,
+        width=usable.room.width,
+        height=usable.room.height,
+        name=picture.name,
+        origin=picture.origin,
+        subject=usable.subject,
+        made_from=made_from,
+        cut=cut,
+        framing=one.framing,
+        view=one.view,
+        light=one.light,
+        outfit=one.outfit,
+        likeness=one.likeness,
+        rights=picture.rights,
     )
 
 
-_COLOURS = {
-    "black": (20, 20, 25),
-    "grey": (128, 128, 128),
-    "white": (240, 240, 240),
-    "red": (190, 40, 40),
-    "orange": (225, 130, 40),
-    "yellow": (230, 205, 80),
-    "green": (70, 140, 70),
-    "teal": (40, 130, 135),
-    "blue": (50, 80, 170),
-    "navy": (25, 35, 80),
-    "purple": (110, 60, 140),
-    "pink": (225, 140, 170),
-    "brown": (110, 75, 50),
-    "beige": (215, 195, 160),
+def _caption(character: Character, usable: Usable, outfit_count: int) -> str:
+    if character.captions is CaptionMode.FIXED:
+        return fixed_caption(character.trigger_word, character.kind)
+    if character.captions is CaptionMode.OWN and usable.picture.caption:
+        return own_caption(usable.picture.caption, character.trigger_word)
+    one = usable.choosable
+    surroundings = usable.sighted.look.surroundings
+    shown = Shown(surroundings=surroundings, framing=one.framing, view=one.view, outfit=one.outfit)
+    return write_caption(character.trigger_word, shown, outfits=outfit_count)
+
+
+def _warnings(
+    ports: Ports,
+    character: Character,
+    considered: Considered,
+    trained: Sequence[TrainingImage],
+    held_out: Sequence[TrainingImage],
+) -> list[str]:
+    """What the person who pays should know of the set."""
+    warnings = []
+    if character.min_images < DEFAULT_MIN_IMAGES:
+        warnings.append(f"min_images was lowered to {character.min_images}: expect a weaker likeness.")
+    if len(held_out) < 3:
+        count = len(trained) + len(held_out)
+        warnings.append(f"Only {len(held_out)} of {count} images could be held out: the identity judgement is weaker.")
+    generated = sum(image.origin is Origin.GENERATED for image in (*trained, *held_out))
+    if generated:
+        warnings.append(
+            f"{_pictures(generated)} of this set were generated by this project itself: its mistakes are learned again."
+        )
+    if doubtful := sum(one.is_doubtful for one in considered.left_out):
+        warnings.append(
+            f"{_pictures(doubtful)} may or may not show {character.name} and are left out until you say so: "
+            f"{_command(ports, character)}"
+        )
+    reasons = Counter(one.reason for one in considered.left_out if not one.is_doubtful)
+    for reason, what in _COUNTED.items():
+        if reasons[reason]:
+            warnings.append(f"Left out because {what}: {_pictures(reasons[reason])}.")
+    return warnings
+
+
+_COUNTED = {
+    "somebody else": "somebody else is in it",
+    "somebody else stands too close to be cropped away": "somebody else stands too close to be cropped away",
+    "nobody stands out": "nobody stands out in it",
+    "nobody is clearly seen": "nobody is clearly seen in it",
 }
+"""Reasons of domain/right_person.py that are worth a sentence in the report."""
 
 
-def caption_for(trigger_word: str, image: RgbImage) -> str:
-    """Trigger word, then the light and colours around the subject: what varies from picture to picture."""
-    edge = max(2, min(image.shape[:2]) // 12)
-    top, bottom = image[:edge].reshape(-1, 3), image[-edge:].reshape(-1, 3)
-    sides = np.concatenate([image[:, :edge].reshape(-1, 3), image[:, -edge:].reshape(-1, 3)])
-    luma = float(image.mean()) / 255
-    light = (
-        "night light"
-        if luma < 0.25
-        else "dim light"
-        if luma < 0.42
-        else "soft light"
-        if luma < 0.65
-        else "bright light"
-    )
-    warmth = float(image[..., 0].mean()) - float(image[..., 2].mean())
-    tone = "warm tones" if warmth > 12 else "cool tones" if warmth < -12 else "neutral tones"
+def _too_few(ports: Ports, character: Character, considered: Considered, distinct: int) -> str:
+    doubtful = sum(one.is_doubtful for one in considered.left_out)
+    more = f" {considered.doubt}" if considered.doubt else ""
+    if doubtful and not more:
+        more = f" {_pictures(doubtful)} more are doubtful and wait for your word."
     return (
-        f"{trigger_word}, {light} with {tone}, {_colour_name(top)} above, {_colour_name(bottom)} below, "
-        f"{_colour_name(sides)} background"
+        f"{character.name}: {distinct} usable images of {considered.considered_count} found, at least "
+        f"{character.min_images} are needed: give more or longer clips, or more images.{more} To see each with its "
+        f"reason: {_command(ports, character)}"
     )
 
 
-def _colour_name(pixels: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> str:
-    mean = pixels.astype(np.float64).mean(axis=0)
-    return min(_COLOURS, key=lambda name: float(((mean - np.array(_COLOURS[name])) ** 2).sum()))
+def _command(ports: Ports, character: Character) -> str:
+    return f'onmodel dataset {ports.seasons.get(character.season_id).slug} "{character.name}"'
+
+
+def _too_small(one: Sighted, planned: TooSmall) -> str:
+    sentence = planned.sentence("it")
+    return f"too small once somebody else is cut away: {sentence}" if one.room.width < one.picture.width else sentence
+
+
+def _left_out(picture: Picture, reason: str, *, is_doubtful: bool = False) -> LeftOut:
+    return LeftOut(
+        name=picture.name,
+        sha256=picture.sha256,
+        source=picture.source,
+        at_seconds=picture.at_seconds,
+        reason=reason,
+        is_doubtful=is_doubtful,
+    )
+
+
+def _within(box: Box, room: Box) -> Box:
+    """A box of the whole picture in the pixels of a part of it."""
+    return Box(
+        left=max(box.left, room.left) - room.left,
+        top=max(box.top, room.top) - room.top,
+        right=min(box.right, room.right) - room.left,
+        bottom=min(box.bottom, room.bottom) - room.top,
+    )
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
 
 
 @task(name="curate-training-set", cache_policy=NO_CACHE)

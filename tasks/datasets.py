@@ -135,7 +135,7 @@ class _Workbench:
             if isinstance(planned, TooSmall):
                 self._refused.append(planned.sentence(_what(image)))
                 continue
-            whole = self._ports.media.load_image(self._ports.blobs.local_path(image.sha256))
+            whole = self._load(image.sha256)
             file = self._folder / f"{Path(image.file_name).stem}.jpg"
             cropped = self._ports.cuts.crop(whole, planned)
             file.write_bytes(self._ports.media.jpeg_bytes(cropped, JPEG_QUALITY))
@@ -143,7 +143,7 @@ class _Workbench:
                 image,
                 file=file.name,
                 caption_file="",
-                caption=self._caption(image, whole, cropped if planned.is_closer else None),
+                caption=self._caption(image, whole, cropped if planned.is_closer or image.made_from else None),
                 sha256=_digest_of(file),
                 size=(planned.width, planned.height),
                 crop=planned.box,
@@ -207,12 +207,12 @@ class _Workbench:
 
     def _caption(self, image: TrainingImage, whole: RgbImage | None, closer: RgbImage | None = None) -> str:
         """The set's caption as this trainer wants it. An automatic one is written anew where the trainer wants tags,
-        or where the crop is so much `closer` that the surroundings are others."""
+        or where the crop is so much `closer` than what it was written of that the surroundings are others."""
         caption = image.caption
         trigger = self._character.trigger_word
         if self._recipe.style is CaptionStyle.TAGS or closer is not None:
             if whole is None:
-                whole = self._ports.media.load_image(self._ports.blobs.local_path(image.sha256))
+                whole = self._load(image.sha256)
             if self._is_automatic(image, whole):
                 shown = self._shown(image, whole if closer is None else closer)
                 caption = write_caption(trigger, shown, self._recipe.style, self._outfits)
@@ -226,8 +226,12 @@ class _Workbench:
             case CaptionMode.FIXED:
                 return False
             case CaptionMode.OWN:
-                shown = self._shown(image, whole)
+                written_of = whole if image.made_from is None else self._load(image.made_from)
+                shown = self._shown(image, written_of)
                 return image.caption == write_caption(self._character.trigger_word, shown, outfits=self._outfits)
+
+    def _load(self, sha256: str) -> RgbImage:
+        return self._ports.media.load_image(self._ports.blobs.local_path(sha256))
 
     def _shown(self, image: TrainingImage, picture: RgbImage) -> Shown:
         return Shown(
@@ -289,21 +293,6 @@ def _what(image: TrainingImage) -> str:
 def _digest_of(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def pack_training_zip(ports: Ports, images: Sequence[TrainingImage]) -> str:
-    """Write the zip, streamed with flat memory, into the store; returns its SHA-256. Safe to repeat."""
-    with tempfile.NamedTemporaryFile(dir=ports.scratch(), suffix=".zip") as temp:
-        with zipfile.ZipFile(temp, "w", zipfile.ZIP_STORED) as archive:
-            for image in images:
-                with (
-                    ports.blobs.open(image.sha256) as source,
-                    archive.open(_entry(image.file_name), "w", force_zip64=False) as target,
-                ):
-                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
-                archive.writestr(_entry(str(Path(image.file_name).with_suffix(".txt"))), image.caption)
-        temp.flush()
-        return ports.blobs.put_file(Path(temp.name), "application/zip")
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

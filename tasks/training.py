@@ -20,6 +20,7 @@ from domain.seasons import Character
 from domain.vendors import catalogue_of, vendor_for
 from providers.ports import TrainingOrder
 from providers.wiring import open_ports
+from tasks.datasets import build_dataset
 from tasks.jobs import plan_job, was_refused
 
 if TYPE_CHECKING:
@@ -176,17 +177,17 @@ def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
     character = ports.cast.get(lora.character_id)
     season = ports.seasons.get(lora.season_id)
     assert lora.training_set_id is not None
-    training_set = ports.cast.training_set(lora.training_set_id)
+    dataset = ports.datasets.get(build_dataset(ports, lora.training_set_id, lora.trainer))
     vendor = vendor_for(season, "train")
     steps = _steps(ports, lora, escalations)
     order = TrainingOrder(
         trainer_key=lora.trainer,
-        zip=BlobRef(sha256=training_set.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
+        zip=BlobRef(sha256=dataset.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
         trigger_word=lora.trigger_word,
         steps=steps,
         learning_rate=lora.training_options.learning_rate,
         rank=lora.training_options.rank,
-        image_count=len(training_set.trained),
+        image_count=len(ports.cast.training_set(lora.training_set_id).trained),
     )
     estimate = price_of_training(lora.trainer, steps)
     return JobOrder(

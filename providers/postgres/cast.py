@@ -29,7 +29,7 @@ _KEEP_FRAME = """INSERT INTO frames (clip_id, at_seconds, sha256, width, height,
                      thumbnail_sha256 = excluded.thumbnail_sha256, shot = excluded.shot, mark = excluded.mark,
                      measures = excluded.measures"""
 _LOW_64 = (1 << 64) - 1
-_SET = "SELECT id, character_id, digest, zip_sha256, manifest, warnings FROM training_sets"
+_SET = "SELECT id, character_id, digest, manifest, warnings FROM training_sets"
 
 
 class CastTable(Table):
@@ -174,13 +174,11 @@ class CastTable(Table):
             "coverage": curated.coverage.model_dump(mode="json"),
         }
         self._do(
-            """INSERT INTO training_sets (character_id, digest, zip_sha256, manifest, trained_count, held_out_count,
-                                          warnings)
-               VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (character_id, digest) DO NOTHING""",
+            """INSERT INTO training_sets (character_id, digest, manifest, trained_count, held_out_count, warnings)
+               VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (character_id, digest) DO NOTHING""",
             (
                 curated.character_id,
                 curated.digest,
-                curated.zip_sha256,
                 Jsonb(manifest),
                 len(curated.trained),
                 len(curated.held_out),

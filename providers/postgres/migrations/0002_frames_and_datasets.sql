@@ -35,6 +35,9 @@ CREATE TABLE picture_decisions (
 );
 COMMENT ON COLUMN picture_decisions.picture IS 'clip:<id>@<seconds> or still:<sha256>: survives a new harvest';
 
+-- What goes to a trainer is a dataset now; the zips of older sets stay in the store.
+ALTER TABLE training_sets DROP COLUMN zip_sha256;
+
 CREATE TABLE datasets (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     training_set_id bigint NOT NULL REFERENCES training_sets,
