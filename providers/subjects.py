@@ -117,8 +117,8 @@ def _with_faces(
         holders = [index for index, mask in enumerate(masks) if mask[part].any()]
         if holders:
             owned[holders[0]].append(face)
-        else:
-            people.append((_body_below(face.box, scale, small), face))
+        elif (body := _body_below(face.box, scale, small)).any():
+            people.append((body, face))
     for mask, own in zip(masks, owned, strict=True):
         if len(own) < 2:
             people.append((mask, own[0] if own else None))
