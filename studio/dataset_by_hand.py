@@ -141,13 +141,13 @@ def _build(
 
 def _considered(ports: Ports, character: Character, error: OnModelError) -> Verdicts:
     """What there is to see where no set could be made: the pictures that would do, and why the others would not."""
-    from studio.dataset_sheet import Verdicts, picture_of_material
-    from tasks.material import gather_material
+    from studio.dataset_sheet import Verdicts, usable_picture
+    from tasks.curation import consider
 
-    material = gather_material(ports, character)
+    considered = consider(ports, character.id)
     return Verdicts(
-        usable=tuple(picture_of_material(picture) for picture in material.pictures),
-        left_out=material.left_out,
+        usable=tuple(usable_picture(usable) for usable in considered.usable),
+        left_out=considered.left_out,
         sentence=error.message,
     )
 

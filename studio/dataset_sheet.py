@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domain.dataset_manifests import time_code
-from domain.pictures import Decision, Framing, Origin, View
+from domain.pictures import Decision, Framing, Light, Origin, View
 from domain.records import Record
 from domain.seasons import Character
 from domain.training_sets import LeftOut, TrainingImage
@@ -24,7 +24,7 @@ from tasks.contact_sheet import (
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
-    from tasks.material import Picture
+    from tasks.curation import Usable
 
 SHEET = "contact-sheet.html"
 
@@ -62,7 +62,11 @@ def write_dataset_sheet(
             pictures=tuple(_left_out(one, decided) for one in verdicts.doubtful),
             is_pressing=True,
         ),
-        SheetPart(title="Usable, but too few", pictures=verdicts.usable),
+        SheetPart(
+            title="Usable, but too few",
+            note="Of pictures that are nearly the same only one counts.",
+            pictures=verdicts.usable,
+        ),
         SheetPart(title="Trained", pictures=tuple(_image(one, decided) for one in verdicts.trained)),
         SheetPart(
             title="Held out",
@@ -92,13 +96,14 @@ def write_dataset_sheet(
     return path
 
 
-def picture_of_material(picture: Picture) -> SheetPicture:
-    """A picture that is usable by itself, before anybody looked at who is in it."""
+def usable_picture(usable: Usable) -> SheetPicture:
+    """A picture that would do, where there are too few to make a set."""
+    picture, one = usable.picture, usable.choosable
     return SheetPicture(
         name=picture.name,
         picture=picture.sha256,
         place=_place(picture.source, picture.at_seconds),
-        facts=(f"{picture.width} × {picture.height}",),
+        facts=_facts(one.framing, one.view, one.light, one.outfit, one.likeness, usable.room.width, usable.room.height),
         mark="made by this project itself" if picture.origin is Origin.GENERATED else "",
         decision=Decision.KEEP if picture.is_wanted else None,
     )
@@ -106,18 +111,21 @@ def picture_of_material(picture: Picture) -> SheetPicture:
 
 def facts_of(image: TrainingImage) -> tuple[str, ...]:
     """What is known of a picture, in words; nothing for what could not be told."""
-    return tuple(
-        fact
-        for fact in (
-            _spoken(image.framing),
-            _spoken(image.view),
-            image.light.value,
-            f"outfit {image.outfit + 1}" if image.outfit else "",
-            "" if image.likeness is None else f"likeness {image.likeness:.2f}",
-            f"{image.width} × {image.height}",
-        )
-        if fact
+    return _facts(image.framing, image.view, image.light, image.outfit, image.likeness, image.width, image.height)
+
+
+def _facts(
+    framing: Framing, view: View, light: Light, outfit: int, likeness: float | None, width: int, height: int
+) -> tuple[str, ...]:
+    facts = (
+        _spoken(framing),
+        _spoken(view),
+        f"{light.value} light",
+        f"outfit {outfit + 1}" if outfit else "",
+        "" if likeness is None else f"likeness {likeness:.2f}",
+        f"{width} × {height}",
     )
+    return tuple(fact for fact in facts if fact)
 
 
 def _spoken(word: Framing | View) -> str:
@@ -149,7 +157,7 @@ def _left_out(one: LeftOut, decided: dict[str, Decision]) -> SheetPicture:
         name=one.name,
         picture=one.sha256,
         place=_place(one.source, one.at_seconds),
-        reason=one.reason,
+        reason="" if decided.get(one.name) is Decision.DROP else one.reason,
         decision=decided.get(one.name),
     )
 
