@@ -170,3 +170,15 @@ def test_a_header_that_promises_for_ever_is_not_believed(tools: FfmpegMediaTools
     assert tools.probe_clip(changed(b"mdhd", 16, (0xFFFFFFF0,))).duration_seconds == pytest.approx(0.4, abs=0.05)
     assert "hours, as a damaged clip does" in refusal(tools, changed(b"stts", 8, (10, 0x7FFFFFFF)), tmp_path)
     assert "damaged" in refusal(tools, changed(b"stsz", 8, (0x0FFFFFFF,)), tmp_path)
+
+
+@pytest.mark.parametrize("keyframe_every", [5, 12])
+def test_a_short_clip_that_seeks_badly_is_read_through_before_it_is_judged(
+    tools: FfmpegMediaTools, tmp_path: Path, keyframe_every: int
+) -> None:
+    path = make_clip(tmp_path / "a.ts", seconds=0.6, size=(104, 64), keyframe_every=keyframe_every)
+    assert tools.probe_clip(path).duration_seconds == pytest.approx(0.6)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 10 * 3] + bytes(len(data) // 10 * 7))
+    with pytest.raises(BadInput, match="is (damaged|cut short)"):
+        tools.probe_clip(path)
