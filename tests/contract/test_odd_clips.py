@@ -178,7 +178,3 @@ def test_a_short_clip_that_seeks_badly_is_read_through_before_it_is_judged(
 ) -> None:
     path = make_clip(tmp_path / "a.ts", seconds=0.6, size=(104, 64), keyframe_every=keyframe_every)
     assert tools.probe_clip(path).duration_seconds == pytest.approx(0.6)
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 10 * 3] + bytes(len(data) // 10 * 7))
-    with pytest.raises(BadInput, match="is (damaged|cut short)"):
-        tools.probe_clip(path)
