@@ -59,7 +59,8 @@ class Surroundings(Record):
     """`warm`, `cool` or `neutral`."""
     above: str
     below: str
-    beside: str
+    left: str
+    right: str
     """Names of colours."""
 
 
@@ -118,6 +119,8 @@ _LIKENESS_WORDS = frozenset(_LIKENESS_TEXT.split())
 def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = CaptionStyle.PROSE, outfits: int = 1) -> str:
     """The automatic caption of one picture, the trigger word itself first. Eight words or more; pure."""
     around = shown.surroundings
+    sides = f"{around.left} on the left and {around.right} on the right"
+    is_one_colour = around.left == around.right
     if style is CaptionStyle.TAGS:
         tags = [
             trigger_word,
@@ -128,14 +131,15 @@ def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = Caption
             f"{around.tone} tones",
             f"{around.above} above",
             f"{around.below} below",
-            f"{around.beside} background",
+            f"{around.left} background" if is_one_colour else sides.replace(" and ", ", "),
         ]
         return ", ".join(tag for tag in tags if tag)
     view = f" {_VIEW_PROSE[shown.view]}" if shown.view in _VIEW_PROSE else ""
+    background = f" and a background of {around.left}" if is_one_colour else f", {sides}"
     outfit = f", wearing outfit {shown.outfit + 1}" if outfits > 1 else ""
     return (
         f"{trigger_word}, {_FRAMING_PROSE[shown.framing]}{view}{outfit}, in {LIGHT_WORDS[around.light]} with "
-        f"{around.tone} tones, {around.above} above, {around.below} below and a background of {around.beside}"
+        f"{around.tone} tones, {around.above} above, {around.below} below{background}"
     )
 
 
@@ -188,15 +192,20 @@ def caption_warnings(
 ) -> tuple[str, ...]:
     """What a person should know of a set's captions, given as (picture's name, caption), a sentence each.
 
-    Two alike (both named; not where captions are fixed), looks of the character described, fewer than eight words.
+    Those alike (all named; not where captions are fixed), looks of the character described, fewer than eight words.
     """
     warnings: list[str] = []
-    first_with: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
     for name, caption in captions:
-        key = " ".join(re.findall(r"\w+", caption.casefold()))
-        if key in first_with and not is_fixed:
-            warnings.append(f"{first_with[key]} and {name} have the same caption: give one of them its own words.")
-        first_with.setdefault(key, name)
+        alike.setdefault(" ".join(re.findall(r"\w+", caption.casefold())), []).append(name)
+    if not is_fixed:
+        warnings += [
+            f"{', '.join(names[:-1])} and {names[-1]} have the same caption: the LoRA cannot tell what varies between "
+            "them, so give all but one their own words, or drop them."
+            for names in alike.values()
+            if len(names) > 1
+        ]
+    for name, caption in captions:
         if said := likeness_words(caption, trigger_word):
             warnings.append(
                 f"The caption of {name} says {', '.join(said)}: leave the character's own looks out, or the LoRA ties "

@@ -138,10 +138,22 @@ def test_a_crop_outside_its_picture_is_refused(cuts: TrainingCuts) -> None:
 @pytest.mark.parametrize(
     ("colour", "expected"),
     [
-        ((20, 20, 25), Surroundings(light=Light.NIGHT, tone="neutral", above="black", below="black", beside="black")),
-        ((215, 195, 160), Surroundings(light=Light.BRIGHT, tone="warm", above="beige", below="beige", beside="beige")),
-        ((50, 80, 170), Surroundings(light=Light.DIM, tone="cool", above="blue", below="blue", beside="blue")),
-        ((128, 128, 128), Surroundings(light=Light.SOFT, tone="neutral", above="grey", below="grey", beside="grey")),
+        (
+            (20, 20, 25),
+            Surroundings(light=Light.NIGHT, tone="neutral", above="black", below="black", left="black", right="black"),
+        ),
+        (
+            (215, 195, 160),
+            Surroundings(light=Light.BRIGHT, tone="warm", above="beige", below="beige", left="beige", right="beige"),
+        ),
+        (
+            (50, 80, 170),
+            Surroundings(light=Light.DIM, tone="cool", above="blue", below="blue", left="blue", right="blue"),
+        ),
+        (
+            (128, 128, 128),
+            Surroundings(light=Light.SOFT, tone="neutral", above="grey", below="grey", left="grey", right="grey"),
+        ),
     ],
 )
 def test_light_tone_and_colours_are_named(
@@ -157,9 +169,9 @@ def test_captions_by_a_vendor_are_refused_with_the_reason_before_anything_is_sen
         captioner.caption_request(BlobRef(sha256="a" * 64, media_type="image/png", file_name="x.png"))
 
 
-def test_above_below_and_beside_are_told_apart(cuts: TrainingCuts) -> None:
+def test_the_four_edges_are_told_apart(cuts: TrainingCuts) -> None:
     image = np.full((120, 160, 3), (128, 128, 128), dtype=np.uint8)
-    image[:, :20] = image[:, -20:] = (70, 140, 70)
+    image[:, :20], image[:, -20:] = (70, 140, 70), (190, 40, 40)
     image[:12], image[-12:] = (50, 80, 170), (110, 75, 50)
     around = cuts.surroundings(image)
-    assert (around.above, around.below, around.beside) == ("blue", "brown", "green")
+    assert (around.above, around.below, around.left, around.right) == ("blue", "brown", "green", "red")

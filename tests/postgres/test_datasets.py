@@ -58,7 +58,6 @@ def keep_set(ports: PortsForTests, character_id: int, *images: TrainingImage) ->
         CuratedSet(
             character_id=character_id,
             digest=hashlib.sha256(repr(images).encode()).hexdigest(),
-            zip_sha256="0" * 64,
             trained=images,
             held_out=(),
             left_out=(),
@@ -163,6 +162,17 @@ def test_a_picture_cropped_much_closer_is_captioned_by_what_is_left_of_it(ports:
     assert files["001.txt"].decode() != far.caption
     assert files["001.txt"].decode().startswith(f"{TRIGGER}, a picture from the waist up from the side, in ")
     assert files["002.txt"].decode() == near.caption
+
+
+def test_a_picture_cut_to_leave_somebody_out_is_captioned_by_what_is_left_of_it(ports: PortsForTests) -> None:
+    entry = {"name": "Mei", "trigger_word": TRIGGER, "captions": CaptionMode.OWN}
+    mei = ports.cast.named(store_season(ports, "harbor", characters=[entry]), "Mei").id
+    whole, part = image_of(ports, 1, (1600, 1200)), image_of(ports, 2)
+    cut = part.model_copy(update={"caption": whole.caption, "made_from": whole.sha256})
+    own = part.model_copy(update={"caption": f"{TRIGGER} alone on a pier", "file_name": "003.png"})
+    files = files_of(ports, ports.datasets.get(build_dataset(ports, keep_set(ports, mei, cut, own), "plain")))
+    assert files["002.txt"].decode() != whole.caption
+    assert files["003.txt"].decode() == own.caption
 
 
 def test_a_small_picture_is_left_out_with_its_size_and_the_others_stay(ports: PortsForTests, mei: int) -> None:

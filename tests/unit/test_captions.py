@@ -30,9 +30,13 @@ TRIGGER = "MEIKOB_01"
 
 
 def shown(
-    framing: Framing = Framing.BUST, view: View = View.PROFILE, light: Light = Light.DIM, outfit: int = 0
+    framing: Framing = Framing.BUST,
+    view: View = View.PROFILE,
+    light: Light = Light.DIM,
+    outfit: int = 0,
+    right: str = "teal",
 ) -> Shown:
-    around = Surroundings(light=light, tone="warm", above="navy", below="brown", beside="teal")
+    around = Surroundings(light=light, tone="warm", above="navy", below="brown", left="teal", right=right)
     return Shown(surroundings=around, framing=framing, view=view, outfit=outfit)
 
 
@@ -65,6 +69,12 @@ def test_prose_and_tags_say_the_same() -> None:
     assert write_caption(TRIGGER, shown(), CaptionStyle.TAGS) == (
         "MEIKOB_01, upper body, from side, dim light, warm tones, navy above, brown below, teal background"
     )
+
+
+def test_two_sides_of_different_colours_are_both_named() -> None:
+    assert write_caption(TRIGGER, shown(right="grey")).endswith("brown below, teal on the left and grey on the right")
+    tags = write_caption(TRIGGER, shown(right="grey"), CaptionStyle.TAGS)
+    assert tags.endswith("brown below, teal on the left, grey on the right")
 
 
 def test_outfits_are_named_only_where_there_are_several() -> None:
@@ -115,11 +125,11 @@ def test_a_trainer_that_reads_captions_only_never_gets_one_without_the_trigger()
     assert caption_for_trainer("on a pier", TRIGGER, TriggerRule.WORD) == "MEIKOB_01, on a pier"
 
 
-def test_two_captions_alike_are_flagged_with_both_names_and_different_ones_are_not() -> None:
+def test_captions_alike_are_flagged_with_all_names_and_different_ones_are_not() -> None:
     one, other = write_caption(TRIGGER, shown()), write_caption(TRIGGER, shown(view=View.BACK))
     assert caption_warnings([("f1", one), ("f2", other)], TRIGGER) == ()
-    (said,) = caption_warnings([("f1", one), ("f2", other), ("s1", one.upper() + ".")], TRIGGER)
-    assert said.startswith("f1 and s1 have the same caption")
+    (said,) = caption_warnings([("f1", one), ("f2", other), ("s1", one.upper() + "."), ("s2", one)], TRIGGER)
+    assert said.startswith("f1, s1 and s2 have the same caption")
 
 
 def test_fixed_captions_are_alike_on_purpose() -> None:
