@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("onmodel.dataset_by_hand")
 
 MEMORY = "dataset.json"
-_SOURCE_LETTERS, _CAPTION_LETTERS = 18, 30
+_SOURCE_LETTERS, _CAPTION_LETTERS = 16, 30
 _FRAMINGS = {Framing.CLOSE_UP: "close-up", Framing.BUST: "bust", Framing.FULL: "full", Framing.UNKNOWN: "–"}
 _VIEWS = {
     View.FRONTAL: "front",
@@ -234,7 +234,7 @@ def _tell(character: Character, verdicts: Verdicts, dataset: Dataset | None, fol
             print_table(f"{title}: {len(images)} pictures of {character.name}", columns, rows, right=(2, 6))
             say()
     for gap in verdicts.gaps:
-        say(f"Never shown: {gap}", hang=2)
+        say(f"Coverage: {gap}", hang=2)
     for warning in verdicts.warnings:
         say(f"Note: {warning}", hang=2)
     if verdicts.doubtful:
