@@ -64,17 +64,6 @@ class Crew:
         """From now on decode the frames too that no other needs."""
         self._is_sparse = False
 
-    def decode_sparsely(self) -> None:
-        """From now on leave out the frames that no other needs."""
-        self._is_sparse = True
-
-    def try_place(self, place: Place) -> int:
-        """How many pictures the burst of a place's first look has; 0 where there is none."""
-        with contextlib.suppress(av.FFmpegError):
-            for look in self._reader(0).looks(place):
-                return len(look.burst)
-        return 0
-
     def each(self, items: Sequence[Item], work: Callable[[PlaceReader, Item], None]) -> None:
         """Do the work for every item, two at a time, each with a reader that nobody else uses meanwhile.
 

@@ -55,6 +55,7 @@ class _Seen(Record):
     measures: LookMeasures
     shown_size: tuple[int, int]
     start: float | None
+    burst_pictures: int
 
     @property
     def at_seconds(self) -> float:
@@ -102,20 +103,14 @@ class _Harvesting:
         """The first round. Where keyframes cannot be sought, or none of them decodes, the clip is read through."""
         places = keyframe_places(self._scan, self._wanted)
         if places:
-            self._settle_decoding(places[0])
-            self._look_into(places)
+            self._look_into(places[:1])
+            if self._seen and self._seen[0].burst_pictures < _FEWEST_IN_BURST <= self._scan.frame_count:
+                self._crew.decode_densely()
+            self._look_into(places[1:])
         if not self._seen:
             self._look_into([whole_clip(self._scan, self._wanted)])
         if not self._seen:
             raise undecodable(self._path)
-
-    def _settle_decoding(self, place: Place) -> None:
-        """Leave out the frames that no other needs, unless hardly any would remain for a burst."""
-        sparse = self._crew.try_place(place)
-        if 0 < sparse < _FEWEST_IN_BURST and self._scan.frame_count >= _FEWEST_IN_BURST:
-            self._crew.decode_densely()
-            if self._crew.try_place(place) <= sparse:
-                self._crew.decode_sparsely()
 
     def _look_into(self, places: Sequence[Place]) -> None:
         found: list[_Seen] = []
@@ -139,7 +134,7 @@ class _Harvesting:
         )
         (self._folder / _thumbnail_name(measures)).write_bytes(_thumbnail(small))
         self._held.offer(measures.at_seconds, raw.frame, measures.sharpness)
-        return _Seen(measures=measures, shown_size=shown_size, start=place.start)
+        return _Seen(measures=measures, shown_size=shown_size, start=place.start, burst_pictures=len(raw.burst))
 
     def _write_pictures(self, kept: Sequence[_Seen], bars: Bars) -> None:
         """The full pictures: of frames still held at once, of the others after decoding them again."""

@@ -64,7 +64,7 @@ class Place(Record):
     @property
     def until(self) -> float:
         """The last second of which a frame may be needed."""
-        return self.stretches[-1][1] + (BURST_SECONDS if self.has_bursts else 0.0)
+        return self.stretches[-1][1] + (BURST_SECONDS if self.has_bursts else 0.0) + SAME_MOMENT
 
 
 class RawLook(Record):
@@ -147,28 +147,43 @@ class PlaceReader:
         has_begun = place.start is None
         bad_in_a_row = 0
         fed_at = -np.inf
+        left = self._frames_expected(place)
         for packet in read_packets(self._container, self._stream):
             at = self._moment(packet.pts if packet.pts is not None else packet.dts)
             has_begun = has_begun or at is None or (packet.is_keyframe and at >= start)
             if not has_begun or (self._is_all_intra and at is not None and not _is_needed(place, at, fed_at)):
                 continue
+            sent = self._moment(packet.dts)
+            # No frame is shown before it is sent: what is sent after the end is shown after it.
+            if left <= 0 or (sent is not None and sent > place.until) or bad_in_a_row > _MAX_BAD_PACKETS_IN_A_ROW:
+                break
             fed_at = fed_at if at is None else at
+            left -= at is not None and at <= place.until
             try:
                 frames = packet.decode()
             except MemoryError:
                 raise
             except av.FFmpegError:
                 bad_in_a_row += 1
-                if bad_in_a_row > _MAX_BAD_PACKETS_IN_A_ROW:
-                    break
                 continue
             bad_in_a_row = 0
             yield from self._sound(frames, start)
-            shown = self._moment(packet.dts)
-            if shown is not None and shown > place.until + SAME_MOMENT:
-                break
-        with contextlib.suppress(av.FFmpegError):
-            yield from self._sound(self._stream.codec_context.decode(None), start)
+        yield from self._sound(self._rest(), start)
+
+    def _rest(self) -> list[VideoFrame]:
+        """The frames that the decoder has still in it."""
+        try:
+            return list(self._stream.codec_context.decode(None))
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return []  # the file's end has emptied it already
+
+    def _frames_expected(self, place: Place) -> float:
+        """How many frames a keyframe and its burst are at the clip's rate: when so many were sent, it is complete."""
+        if place.start is None or place.stretches != ((place.start, place.start),) or self._is_all_intra:
+            return np.inf
+        return int((place.until - place.start) * float(self._stream.average_rate or 25)) + 1
 
     def _sound(self, frames: Sequence[VideoFrame], start: float) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:

@@ -74,7 +74,9 @@ class Screen:
         has_alpha = any(part.is_alpha for part in frame.format.components)
         is_deep = not has_alpha and not is_plain(frame)
         if frame.interlaced_frame and not has_alpha and not is_deep:
-            whole: NDArray[Any] = frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709 if is_untagged_hd else None)
+            whole: NDArray[Any] = frame.to_ndarray(
+                format="rgb24", src_colorspace=Colorspace.ITU709 if is_untagged_hd else None
+            )
             shown, is_untagged_hd = VideoFrame.from_ndarray(_first_field(whole), format="rgb24"), False
         else:
             shown = frame
