@@ -108,8 +108,9 @@ def plan_crop(
     body = _inside(subject, whole) if subject is not None else None
     room = _room_without(whole, body, keep_out)
     planned = _plan(room, body, resolutions)
-    if planned is None and room != whole:
-        planned = _plan(whole, body, resolutions)
+    if room != whole and (planned is None or not planned.is_subject_whole):
+        wider = _plan(whole, body, resolutions)
+        planned = wider if planned is None or (wider is not None and wider.is_subject_whole) else planned
     if planned is not None:
         return planned.model_copy(update={"has_keep_out": any(_overlap(planned.box, box) for box in keep_out)})
     nearest = _nearest(min(resolutions), width, height)

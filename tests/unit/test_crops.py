@@ -77,6 +77,32 @@ def test_only_what_fills_no_bucket_of_its_shape_is_too_small(picture: tuple[int,
         assert plan.box.width * plan.box.height >= plan.width * plan.height
 
 
+@given(pictures(), st.lists(st.tuples(st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.05, 0.6)), max_size=3))
+def test_keeping_others_out_never_cuts_the_subject_nor_enlarges_and_says_when_it_cannot(
+    picture: tuple[int, int, Box], places: list[tuple[float, float, float]]
+) -> None:
+    width, height, subject = picture
+    others = [
+        box(int(x * width), int(y * height), int(size * width) + 1, int(size * height) + 1) for x, y, size in places
+    ]
+    plan, alone = plan_crop(width, height, subject, others), plan_crop(width, height, subject)
+    assert isinstance(plan, TooSmall) == isinstance(alone, TooSmall)
+    if isinstance(plan, CropPlan):
+        assert holds(box(0, 0, width, height), plan.box)
+        assert plan.box.width * plan.height == plan.box.height * plan.width
+        assert plan.scale <= 1
+        assert isinstance(alone, CropPlan)
+        assert plan.is_subject_whole == holds(plan.box, subject)
+        assert plan.is_subject_whole or not alone.is_subject_whole
+        touched = [
+            other
+            for other in others
+            if max(other.left, plan.box.left) < min(other.right, plan.box.right)
+            and max(other.top, plan.box.top) < min(other.bottom, plan.box.bottom)
+        ]
+        assert plan.has_keep_out == bool(touched)
+
+
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 def test_buckets_stay_within_their_area_in_steps_of_64(resolution: int) -> None:
     buckets = buckets_of(resolution)
