@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,12 +53,6 @@ class FfmpegMediaTools:
             if file.name != name or file.is_symlink() or not file.is_file():
                 raise nonsense(path)
         return harvest
-
-    def sample_frames(self, path: Path, every_seconds: float) -> Iterator[SampledFrame]:
-        for part in self._children.ask("sample_frames", path, every_seconds=every_seconds):
-            measures = {name: value for name, value in part.words.items() if name != "picture"}
-            if part.image is not None:
-                yield SampledFrame(image=part.image, **measures)
 
     def frames_at(self, path: Path, times: Sequence[float]) -> list[RgbImage]:
         """The pictures on screen at these seconds, in the order asked; a time past the end gives the last."""

@@ -1,11 +1,11 @@
-"""Frames out of a clip: spread over it, at given moments, or the last one, always as a player shows them."""
+"""Frames out of a clip at given moments, or the last one, always as a player shows them."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +15,6 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from domain.errors import BadInput
-from providers.media_measures import measured
 from providers.media_probe import (
     decoded_frames,
     free_decoders,
@@ -26,36 +25,13 @@ from providers.media_probe import (
     video_stream,
 )
 from providers.media_shown import Screen
-from providers.ports import RgbImage, SampledFrame
+from providers.ports import RgbImage
 
 _SAME_MOMENT = 0.002
 """Seconds within which two timestamps are one: WebM rounds its own to a millisecond."""
 
 _WORTH_A_SEEK = 0.25
 """A jump shorter than this is cheaper decoded through than sought."""
-
-
-def sample_frames(path: Path, every_seconds: float) -> Iterator[SampledFrame]:
-    """Frames at least `every_seconds` apart, in order, as shown, measured; one picture in memory at a time.
-
-    A keyframe up to half a step late is taken instead of the exact moment: it costs a fraction (embedded_parts.md
-    §3, keyframes decode seven times as fast) and is compressed least. Repeatable; the same frames each time.
-    `BadInput` as `probe_clip`, and for a step that is not a number of seconds from 0 up.
-    """
-    if not (math.isfinite(every_seconds) and every_seconds >= 0):
-        raise BadInput(f"Frames every {every_seconds} s cannot be taken; give seconds from 0 (every frame) up.")
-    with ClipReader(path) as reader:
-        wanted = 0.0
-        last = -math.inf
-        while (found := reader.at_or_after(wanted)) is not None:
-            at, frame = found
-            if at > last:
-                last = at
-                yield measured(reader.shown(frame), at_seconds=round(at, 6))
-            earliest = max(at, wanted) + max(every_seconds, 2 * _SAME_MOMENT)
-            wanted = reader.keyframe_within(earliest, earliest + every_seconds / 2)
-        if last == -math.inf:
-            raise reader.undecodable()
 
 
 def frames_at(path: Path, times: Sequence[float]) -> list[RgbImage]:
@@ -98,13 +74,6 @@ class ClipReader:
         del self._frames, self._showing, self._ahead, self._screen, self._stream, self._container
         free_decoders()
 
-    def at_or_after(self, seconds: float) -> tuple[float, VideoFrame] | None:
-        """The first frame not before this moment, with its own; None past the end. Stays on that frame."""
-        self._approach(seconds)
-        while self._ahead is not None and self._ahead[0] < seconds - _SAME_MOMENT:
-            self._step()
-        return self._ahead
-
     def on_screen(self, seconds: float) -> VideoFrame:
         """The frame a player shows at this moment."""
         self._approach(seconds)
@@ -113,12 +82,6 @@ class ClipReader:
         if self._showing is None:
             raise self.undecodable()
         return self._showing[1]
-
-    def keyframe_within(self, earliest: float, latest: float) -> float:
-        """The first keyframe's moment from `earliest` to `latest`, or `earliest` where there is none."""
-        keys = self._scan.keyframe_seconds
-        place = bisect_left(keys, earliest)
-        return keys[place] if self._can_seek and place < len(keys) and keys[place] <= latest else earliest
 
     def shown(self, frame: VideoFrame) -> RgbImage:
         """The frame as a player shows it: right colours, aspect and way up, 8 bits, contiguous."""

@@ -103,11 +103,6 @@ def _frames_at(order: Order, limits: DecodingLimits, answers: Answers) -> None:
         answers.show(image)
 
 
-def _sample_frames(order: Order, limits: DecodingLimits, answers: Answers) -> None:
-    for frame in media_frames.sample_frames(_tell_work(order, limits, answers), order["every_seconds"]):
-        answers.show(frame.image, **frame.model_dump(exclude={"image"}))
-
-
 def _harvest(order: Order, limits: DecodingLimits, answers: Answers) -> None:
     from providers.media_harvest import harvest_clip
 
@@ -118,7 +113,6 @@ def _harvest(order: Order, limits: DecodingLimits, answers: Answers) -> None:
 _CALLS: dict[str, Callable[[Order, DecodingLimits, Answers], None]] = {
     "probe_clip": _probe_clip,
     "frames_at": _frames_at,
-    "sample_frames": _sample_frames,
     "harvest": _harvest,
 }
 

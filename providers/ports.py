@@ -283,10 +283,6 @@ class MediaTools(Protocol):
         """
         ...
 
-    def sample_frames(self, path: Path, every_seconds: float) -> Iterator[SampledFrame]:
-        """Frames at least `every_seconds` apart, in order, full resolution, measured."""
-        ...
-
     def measure_image(self, image: RgbImage) -> SampledFrame:
         """The measures of a picture that comes from no clip (`at_seconds` is 0)."""
         ...

@@ -129,7 +129,7 @@ def test_a_clip_that_lost_its_tail_is_taken_and_one_that_lost_most_is_not(
     facts = tools.probe_clip(kept)
     assert 1.1 < facts.duration_seconds < 2.0
     assert tools.last_frame(kept).shape == (48, 64, 3)
-    assert len(list(tools.sample_frames(kept, 0.25))) >= 4
+    assert tools.harvest(kept, tmp_path / "harvest", 4).looks[-1].measures.at_seconds > 0.5
     lost = tmp_path / f"lost-{name}"
     lost.write_bytes(data[: start + int((len(data) - start) * 0.3)])
     assert "is cut short: it promises 2.0 s and holds 0." in refusal(tools, lost)
@@ -150,7 +150,7 @@ def test_a_clip_whose_frames_are_noise_is_refused(tools: FfmpegMediaTools, tmp_p
     (tmp_path / "a.mp4").write_bytes(data)
     assert "no frame of it can be decoded" in refusal(tools, tmp_path / "a.mp4")
     with pytest.raises(BadInput, match="no frame that can be decoded"):
-        list(tools.sample_frames(tmp_path / "a.mp4", 0.5))
+        tools.harvest(tmp_path / "a.mp4", tmp_path / "harvest", 4)
     with pytest.raises(BadInput, match="no frame that can be decoded"):
         tools.last_frame(tmp_path / "a.mp4")
 
@@ -190,10 +190,10 @@ def test_a_clip_wider_than_8192_pixels_is_refused_and_one_just_as_wide_is_taken(
     assert "8208×16 pixels" in refusal(tools, make_clip(tmp_path / "wider.mp4", size=(8208, 16), seconds=0.04))
 
 
-def test_sampling_checks_the_clip_itself(tools: FfmpegMediaTools, tmp_path: Path) -> None:
+def test_reading_checks_the_clip_itself(tools: FfmpegMediaTools, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no clip")
     with pytest.raises(BadInput, match="is text"):
-        next(tools.sample_frames(tmp_path / "a.mp4", 1))
+        tools.harvest(tmp_path / "a.mp4", tmp_path / "harvest", 4)
     with pytest.raises(BadInput, match="is text"):
         tools.frames_at(tmp_path / "a.mp4", [0.0])
     with pytest.raises(BadInput, match="is not there"):

@@ -200,7 +200,7 @@ def test_threads_share_two_children(clip: Path) -> None:
 
 
 def test_frames_that_nobody_reads_to_the_end_free_their_turn(well: MediaChildren, clip: Path) -> None:
-    frames = tools_on(well).sample_frames(clip, 0)
+    frames = well.ask("frames_at", clip, times=[0.0] * 100)
     next(frames)
     del frames
     assert tools_on(well).probe_clip(clip).width == 160
@@ -252,7 +252,7 @@ from providers.media_children import MediaChildren
 children = MediaChildren()
 list(children.ask("probe_clip", Path({str(clip)!r})))
 (waiting,) = children.process_ids()
-frames = children.ask("sample_frames", Path({str(clip)!r}), every_seconds=0)
+frames = children.ask("frames_at", Path({str(clip)!r}), times=[0.0] * 100)
 next(frames)
 forked = os.fork()
 if forked == 0:  # a fork has children of its own and leaves ours alone
@@ -261,12 +261,12 @@ if forked == 0:  # a fork has children of its own and leaves ours alone
     children.close()
     os._exit(0 if is_another else 1)
 print(waiting, os.waitpid(forked, 0)[1], len(list(frames)), flush=True)
-frames = children.ask("sample_frames", Path({str(clip)!r}), every_seconds=0)
+frames = children.ask("frames_at", Path({str(clip)!r}), times=[0.0] * 100)
 next(frames)
 os.kill(os.getpid(), 9)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     child, of_the_fork, frames_left = map(int, ended.stdout.split())
-    assert (of_the_fork, frames_left) == (0, 9)
+    assert (of_the_fork, frames_left) == (0, 99)
     assert wait_until(lambda: not is_alive(child), 10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domain.errors import BadInput
 from domain.frame_rules import hash_distance
 from providers.media import FfmpegMediaTools, find_ffmpeg
 from providers.ports import MediaTools, RgbImage, SeasonClip
@@ -41,7 +39,7 @@ def tools() -> FfmpegMediaTools:
     ],
 )
 @pytest.mark.parametrize("has_sound", [True, False])
-def test_a_clip_of_any_usual_kind_is_described_and_sampled(
+def test_a_clip_of_any_usual_kind_is_described_and_harvested(
     tools: FfmpegMediaTools,
     tmp_path: Path,
     name: str,
@@ -58,9 +56,9 @@ def test_a_clip_of_any_usual_kind_is_described_and_sampled(
     assert facts.frames_per_second == pytest.approx(25, abs=0.01)
     assert facts.duration_seconds == pytest.approx(1.0, abs=0.041)
     assert facts.size_bytes == path.stat().st_size
-    frames = list(tools.sample_frames(path, 0.25))
-    assert 3 <= len(frames) <= 5
-    assert all(red_corner(frame.image) == "top left" for frame in frames)
+    looks = tools.harvest(path, tmp_path / "harvest", 4).looks
+    kept = [tools.load_image(tmp_path / "harvest" / look.picture) for look in looks if look.picture]
+    assert {red_corner(image) for image in kept} == {"top left"}
     assert red_corner(tools.last_frame(path)) == "top left"
 
 
@@ -120,35 +118,6 @@ def test_a_name_like_an_option_or_an_address_is_only_a_name(tools: FfmpegMediaTo
 # --- frames ---
 
 
-@pytest.mark.parametrize("keyframe_every", [1, 5, 12, 250])
-@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
-def test_sampled_frames_are_apart_in_order_and_spread_over_the_clip(
-    tools: FfmpegMediaTools, tmp_path: Path, keyframe_every: int, name: str
-) -> None:
-    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
-    path = make_clip(tmp_path / name, seconds=2, codec=codec, keyframe_every=keyframe_every, size=(64, 48))
-    times = [frame.at_seconds for frame in tools.sample_frames(path, 0.4)]
-    gaps = np.diff(times)
-    assert times[0] == 0
-    assert gaps.min() >= 0.4 - 0.002
-    assert gaps.max() <= 0.4 * 1.5 + 0.08
-    assert times[-1] > 1.3
-    assert times == [frame.at_seconds for frame in tools.sample_frames(path, 0.4)]
-
-
-def test_a_step_of_zero_gives_every_frame_once(tools: FfmpegMediaTools, tmp_path: Path) -> None:
-    path = make_clip(tmp_path / "a.mp4", rate="24", is_shaded=True)
-    frames = list(tools.sample_frames(path, 0))
-    assert len(frames) == 24
-    assert [round((frame.image.mean() - 16) / 8) for frame in frames] == list(range(24))
-
-
-@pytest.mark.parametrize("step", [-1.0, math.nan, math.inf])
-def test_a_step_that_is_no_length_of_time_is_refused(tools: FfmpegMediaTools, tmp_path: Path, step: float) -> None:
-    with pytest.raises(BadInput, match="give seconds from 0"):
-        list(tools.sample_frames(make_clip(tmp_path / "a.mp4", seconds=0.1), step))
-
-
 @pytest.mark.parametrize("keyframe_every", [1, 6, 250])
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.ts", "libx264")])
 def test_the_frame_at_a_moment_is_the_one_on_screen(
@@ -171,7 +140,7 @@ def test_the_last_frame_is_the_last_that_was_encoded(tools: FfmpegMediaTools, tm
 def test_a_clip_of_one_frame_has_a_first_and_a_last_frame(tools: FfmpegMediaTools, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4", seconds=0.01)
     assert tools.probe_clip(path).duration_seconds == pytest.approx(0.04, abs=0.001)
-    assert len(list(tools.sample_frames(path, 0.5))) == 1
+    assert len(tools.harvest(path, tmp_path / "harvest", 4).looks) == 1
     assert np.array_equal(tools.last_frame(path), tools.frames_at(path, [0])[0])
 
 
