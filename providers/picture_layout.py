@@ -23,7 +23,6 @@ CROP_SHARE = 0.9
 
 CELLS = 8
 DIRECTIONS = 8
-LENGTH = CELLS * CELLS * (3 + DIRECTIONS)
 
 CHROMA_UNIT = 25.0
 """CIE Lab chroma that weighs as much as one standard deviation of lightness."""
@@ -43,10 +42,12 @@ class LayoutDescriber:
         )
 
     def describe(self, image: RgbImage) -> Floats:
-        """10 × 704 numbers, each row of unit length: the whole picture, then its nine crops. Deterministic.
+        """10 × 64 × 11: the whole picture, then its nine crops, each of unit length; by 8 × 8 cells, from the top left.
 
-        Half of a row's squared length is the colours of 8 × 8 cells, half their edges by direction; light and contrast
-        are evened out. `BadInput` for an array that is not height × width × 3 of 8 bits.
+        A cell has three numbers for its colour and eight for its edges by direction; each sort is half of the squared
+        length. Light and contrast are evened out. Deterministic; 3 ms at 1080p.
+
+        `BadInput` for an array that is not height × width × 3 of 8 bits.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise BadInput(f"A picture of type {image.dtype} and shape {image.shape} has no layout: give 8-bit RGB.")
@@ -57,8 +58,9 @@ class LayoutDescriber:
         lightness, chroma, squared, edges = cells[..., :1], cells[..., 1:3], cells[..., 3:4], np.sqrt(cells[..., 4:])
         mean = lightness.mean(axis=(1, 2), keepdims=True)
         spread = np.sqrt(np.maximum(squared.mean(axis=(1, 2), keepdims=True) - mean**2, LEAST_SPREAD**2))
-        colours = np.concatenate([(lightness - mean) / spread, chroma / CHROMA_UNIT], axis=3)
-        return _unit(np.concatenate([_unit(colours), _unit(edges - edges.mean(axis=(1, 2), keepdims=True))], axis=1))
+        colours = _unit(np.concatenate([(lightness - mean) / spread, chroma / CHROMA_UNIT], axis=3))
+        both = _unit(np.concatenate([colours, _unit(edges - edges.mean(axis=(1, 2), keepdims=True))], axis=3))
+        return both.reshape(len(both), CELLS * CELLS, -1)
 
     def _in_cells(self, planes: Floats) -> Floats:
         """Height × width × n, averaged in the cells of the whole and of each crop: 10 × 8 × 8 × n."""
@@ -93,7 +95,7 @@ def _window(start: float, share: float) -> Floats:
 
 
 def _unit(values: Floats) -> Floats:
-    """Each crop's numbers in one row of length 1; a blank one stays 0."""
-    rows = values.reshape(len(values), -1)
-    units: Floats = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)).astype(np.float32)
+    """Each crop's numbers brought to length 1; a blank one stays 0."""
+    length = np.sqrt((values**2).sum(axis=(1, 2, 3), keepdims=True))
+    units: Floats = (values / np.maximum(length, 1e-6)).astype(np.float32)
     return units

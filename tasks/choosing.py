@@ -20,15 +20,18 @@ from domain.pictures import Framing, Light, Origin, View
 from domain.records import Record
 from domain.training_sets import HELD_OUT_AIM
 
-SAME_LAYOUT = 0.96
-"""Likeness of two layouts from which they are one picture. Chosen on the development pictures of
-benchmarks/choosing.py; that the reference has this number for another embedding is chance (curation_and_identity.md
-section 1)."""
+SAME_LAYOUT = 0.90
+"""Likeness of two layouts under which they are not one picture, whatever else."""
 
-SAME_LAYOUT_BY_HASH = 0.93
-"""… where the hashes agree too. A hash alone calls 85 % of profile and frontal before one background the same."""
+LARGEST_CHANGE = 0.5
+"""Twins' layouts differ by no more than this in any cell (squared distance, 1 = a cell's mean share of the length).
+A raised arm changes a few cells much and the likeness of the whole little. Chosen, as the two below, on the development
+pictures of benchmarks/choosing.py; table in docs/decisions/0005."""
 
-SAME_LAYOUT_THOUGH_NAMED = 0.98
+LARGEST_CHANGE_BY_HASH = 0.6
+"""… where the hashes agree too. A hash alone calls nine tenths of other views before one background the same."""
+
+LARGEST_CHANGE_THOUGH_NAMED = 0.25
 """… where both views, or both framings, are known and differ."""
 
 LEAK_LAYOUT = 0.85
@@ -56,7 +59,7 @@ OWN_WEIGHT, SHARP_WEIGHT = 0.3, 0.05
 
 
 class Choosable(Record):
-    """A picture that may be chosen. `name` is unique, `layout` what `Ports.layout` says of it (10 × n, unit rows)."""
+    """A picture that may be chosen. `name` is unique, `layout` what `Ports.layout` says of it (10 × 64 × n)."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -109,7 +112,7 @@ def layout_likeness(pictures: Sequence[Choosable]) -> NDArray[np.float32]:
     """
     if not pictures:
         return np.zeros((0, 0), np.float32)
-    layouts = np.stack([picture.layout for picture in pictures])
+    layouts = np.stack([picture.layout.reshape(len(picture.layout), -1) for picture in pictures])
     wholes, crops = layouts[:, 0], layouts.reshape(-1, layouts.shape[2])
     one_way = np.concatenate(
         [
@@ -124,7 +127,8 @@ def layout_likeness(pictures: Sequence[Choosable]) -> NDArray[np.float32]:
 def without_twins(pictures: Iterable[Choosable]) -> Selection:
     """One of every group of near-duplicates: what a person confirmed, then stills, then the sharpest.
 
-    Twins agree by layout, or less closely by layout and hash (`DUPLICATE_BITS`). All confirmed ones stay.
+    Twins agree in every part of their layout, a little less closely where their hashes agree (`DUPLICATE_BITS`), and
+    more closely where they are known to show different views or framings. All confirmed ones stay.
     """
     ordered = sorted(pictures, key=lambda p: (not p.is_confirmed, _ORIGIN_ORDER[p.origin], -p.sharpness, *_place(p)))
     likeness = layout_likeness(ordered)
@@ -342,11 +346,21 @@ def _place(picture: Choosable) -> tuple[str, float, str]:
 
 
 def _are_twins(one: Choosable, other: Choosable, likeness: float) -> bool:
+    if likeness < SAME_LAYOUT:
+        return False
+    change = _largest_change(one.layout, other.layout)
     if _is_named_apart(one, other):
-        return likeness >= SAME_LAYOUT_THOUGH_NAMED
-    if likeness >= SAME_LAYOUT:
-        return True
-    return likeness >= SAME_LAYOUT_BY_HASH and hash_distance(one.hash64, other.hash64) <= DUPLICATE_BITS
+        return change <= LARGEST_CHANGE_THOUGH_NAMED
+    agree = hash_distance(one.hash64, other.hash64) <= DUPLICATE_BITS
+    return change <= (LARGEST_CHANGE_BY_HASH if agree else LARGEST_CHANGE)
+
+
+def _largest_change(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Of all cells, between the two that are most alike of whole against whole and whole against crop."""
+    forth = np.einsum("cn,kcn->k", one[0], other)
+    back = np.einsum("kcn,cn->k", one, other[0])
+    apart = one[0] - other[forth.argmax()] if forth.max() >= back.max() else one[back.argmax()] - other[0]
+    return float((apart**2).sum(axis=1).max()) * len(apart)
 
 
 def _is_named_apart(one: Choosable, other: Choosable) -> bool:
