@@ -73,6 +73,9 @@ class Film:
     shots: int | None = 1
     """None where a step of light may as well count as a new shot."""
 
+    crf: int = 20
+    """x264's rate factor: 20 is good, 36 coarse."""
+
     is_still: bool = False
     """Its shots are slides, each of which keeps one frame."""
 
@@ -128,9 +131,9 @@ def film_of(half: Half, case: int, variant: int) -> Film:
 
 
 def encode(film: Film, folder: Path) -> Path:
-    """Write the film as H.264 in MP4 (x264 veryfast, CRF 20, a keyframe each 13 frames); about 2 s of one core."""
+    """Write the film as H.264 in MP4 (x264 veryfast, a keyframe each 13 frames); about 2 s of one core."""
     path = folder / f"{film.name}.mp4"
-    options = {"preset": "veryfast", "crf": "20", "sc_threshold": "0", "bf": "2"}
+    options = {"preset": "veryfast", "crf": str(film.crf), "sc_threshold": "0", "bf": "2"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(RATE), options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -178,23 +181,33 @@ def _action(half: Half, seed: int) -> Film:
     return _film("fast motion", half, seed, Stage(half, seed, pace=2.6).frame)
 
 
-def _defocus(half: Half, seed: int) -> Film:
-    stage, sigma = Stage(half, seed), _strength(half, seed, 3.0, 6.0)
-
-    def paint(at: float) -> NDArray[np.float32]:
-        return _soft(stage.frame(at), sigma) if 1.5 <= at < 3.5 else stage.frame(at)
-
-    return _film("defocus", half, seed, paint, _within(1.5, 3.5, Flaw.BLURRED))
+def _coarse(half: Half, seed: int) -> Film:
+    return _film("coarse compression", half, seed, Stage(half, seed).frame, crf=36)
 
 
-def _motion(half: Half, seed: int) -> Film:
-    stage, reach = Stage(half, seed), _strength(half, seed, 18, 40)
-    down = reach if seed % 3 == 0 else 0.0
+def _defocused(case: str, low: float, high: float) -> Callable[[Half, int], Film]:
+    def make(half: Half, seed: int) -> Film:
+        stage, sigma = Stage(half, seed), _strength(half, seed, low, high)
 
-    def paint(at: float) -> NDArray[np.float32]:
-        return stage.swept(at, 0.0 if down else reach, down) if 2 <= at < 4 else stage.frame(at)
+        def paint(at: float) -> NDArray[np.float32]:
+            return _soft(stage.frame(at), sigma) if 1.5 <= at < 3.5 else stage.frame(at)
 
-    return _film("motion blur", half, seed, paint, _within(2, 4, Flaw.BLURRED))
+        return _film(case, half, seed, paint, _within(1.5, 3.5, Flaw.BLURRED))
+
+    return make
+
+
+def _smeared(case: str, low: float, high: float) -> Callable[[Half, int], Film]:
+    def make(half: Half, seed: int) -> Film:
+        stage, reach = Stage(half, seed), _strength(half, seed, low, high)
+        down = reach if seed % 3 == 0 else 0.0
+
+        def paint(at: float) -> NDArray[np.float32]:
+            return stage.swept(at, 0.0 if down else reach, down) if 2 <= at < 4 else stage.frame(at)
+
+        return _film(case, half, seed, paint, _within(2, 4, Flaw.BLURRED))
+
+    return make
 
 
 def _shaken(half: Half, seed: int) -> Film:
@@ -371,22 +384,27 @@ def _fade(case: str, level: float, *, is_in: bool) -> Callable[[Half, int], Film
     return make
 
 
-def _dissolve(half: Half, seed: int) -> Film:
-    one, other, length = Stage(half, seed), Stage(half, seed + 3), _strength(half, seed, 0.7, 2.0)
-    start = 3 - length / 2
+def _dissolved(case: str, low: float, high: float, *, sway: float) -> Callable[[Half, int], Film]:
+    def make(half: Half, seed: int) -> Film:
+        one, other = Stage(half, seed, sway=sway), Stage(half, seed + 3, sway=sway)
+        length = _strength(half, seed, low, high)
+        start = 3 - length / 2
 
-    def share(at: float) -> float:
-        return float(np.clip((at - start) / length, 0, 1))
+        def share(at: float) -> float:
+            return float(np.clip((at - start) / length, 0, 1))
 
-    def paint(at: float) -> NDArray[np.float32]:
-        return one.frame(at) * (1 - share(at)) + other.frame(at) * share(at)
+        def paint(at: float) -> NDArray[np.float32]:
+            return one.frame(at) * (1 - share(at)) + other.frame(at) * share(at)
 
-    def flaw(at: float) -> Flaw:
-        if at < start - 0.2 or at >= start + length:
-            return Flaw.NONE
-        return Flaw.FADE if 0.1 < share(at) < 0.9 else Flaw.UNSCORED
+        def flaw(at: float) -> Flaw:
+            if at < start - 0.2 or at >= start + length:
+                return Flaw.NONE
+            return Flaw.FADE if 0.1 < share(at) < 0.9 else Flaw.UNSCORED
 
-    return _film("dissolve", half, seed, paint, [flaw(index / RATE) for index in range(_FRAMES)], shots=2)
+        flaws = [flaw(index / RATE) for index in range(_FRAMES)]
+        return _film(case, half, seed, paint, flaws, shots=2)
+
+    return make
 
 
 def _slow_move(half: Half, seed: int) -> Film:
@@ -518,8 +536,8 @@ def _busy_bottom(half: Half, seed: int) -> Film:
 CASES: Final[tuple[Callable[[Half, int], Film], ...]] = (
     _plain,
     _action,
-    _defocus,
-    _motion,
+    _defocused("defocus", 3.0, 6.0),
+    _smeared("motion blur", 18, 40),
     _shaken,
     _shallow,
     _plain_wall,
@@ -542,7 +560,7 @@ CASES: Final[tuple[Callable[[Half, int], Film], ...]] = (
     _fade("fade to black", 0, is_in=False),
     _fade("fade from white", 255, is_in=True),
     _fade("fade to white", 255, is_in=False),
-    _dissolve,
+    _dissolved("dissolve", 0.7, 2.0, sway=1.0),
     _slow_move,
     _freeze,
     _calm_talk,
@@ -556,6 +574,10 @@ CASES: Final[tuple[Callable[[Half, int], Film], ...]] = (
     _subtitled,
     _logo,
     _busy_bottom,
+    _coarse,
+    _defocused("mild defocus", 1.8, 2.6),
+    _smeared("short smear", 9, 14),
+    _dissolved("slow dissolve of calm shots", 2.5, 3.5, sway=0.15),
 )
 
 

@@ -6,6 +6,7 @@ scene is dark, a painted wall has little detail and old film has grain throughou
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from statistics import median
 
@@ -16,7 +17,7 @@ EVEN_CONTRAST = 0.012
 """Under it a picture is one colour: black, white or a plain card."""
 
 DARK_LUMA, DARK_CONTRAST = 0.05, 0.08
-"""Hopelessly dark: both below. The identity scorer gives up at about the same point (`vision.DARK_LUMA`)."""
+"""Hopelessly dark: both below. The identity scorer gives up near there (`vision.DARK_LUMA`, brightest 5 %)."""
 
 DIM_LUMA, DIM_SHARE = 0.12, 0.35
 """Dark in a brighter clip: below the first, and below this share of the clip's own median of light and of contrast."""
@@ -25,7 +26,7 @@ WHITE_LUMA, PALE_LUMA, PALE_CONTRAST = 0.95, 0.88, 0.15
 FLAT_CONTRAST = 0.08
 
 FADE_CHANGE, FADE_BEND = 2.5, 0.7
-"""Grey levels within 0.2 s, and how straight that change is: a fade of 3 s changes half the picture by about three."""
+"""Grey levels within 0.2 s, and how straight that change is; a fade over 3 s changes middle grey by about 8."""
 
 CUT_JUMP, CUT_CHANGE = 4.0, 8.0
 
@@ -38,13 +39,19 @@ SOFT_LIMIT = 0.55
 """Softer than this the identity scorer cannot say who it is (`vision.BLUR_LIMIT`), whatever the clip."""
 
 SOFT_FROM, SOFTER_THAN_CLIP = 0.40, 0.18
-WEAK_SHARE, WEAKER_EDGES = 0.30, 0.12
-"""Less than this share of the detail of the clip's sharp frames is blur only if its edges are softer by so much, or
-noise hides them: a plain wall has little detail and crisp edges."""
+"""Softer than the first, and softer by the second than the clip's crisp frames. Close-ups of the demo season before a
+soft background reach 0.35, its blurred frames begin at 0.69."""
+
+WEAK_SHARE = 0.30
+"""Less than this share of the detail of the clip's sharp frames is blur where grain makes the edges look crisp. Without
+grain the edges alone are asked: a plain wall, or a face before a soft background, has little detail and is sharp."""
 
 STILL_CHANGE, MOVING_CHANGE = 0.05, 0.4
-"""Grey levels within 0.2 s: a repeated frame changes by compression alone (0.00–0.02 measured), a person who only
-breathes and talks by 0.3 and more."""
+"""Grey levels within 0.2 s: a repeated frame changes by compression alone (0.00–0.02 measured), somebody who
+only talks by 0.3 and more, but for the moments of a held pose."""
+
+SAME_BITS = 2
+"""Of dHash's 64: what compression alone changes in a repeated frame."""
 
 SHOT_STEP = 22.0
 """Mean step of the 4×4 colours between two looks that begins a new shot."""
@@ -161,8 +168,7 @@ def _blur_of(look: LookMeasures, levels: ClipLevels) -> Flaw | None:
     limit = min(SOFT_LIMIT, max(SOFT_FROM, levels.softness + SOFTER_THAN_CLIP))
     if look.softness > limit:
         return Flaw(reason=f"blurred (edges {look.softness:.2f} soft, at most {limit:.2f} in this clip)", may_pass=True)
-    is_weak = look.sharpness < WEAK_SHARE * levels.sharpness
-    if is_weak and (look.softness > levels.softness + WEAKER_EDGES or look.noise > GRAINY):
+    if look.noise > GRAINY and look.sharpness < WEAK_SHARE * levels.sharpness:
         return Flaw(
             reason=f"blurred (sharpness {look.sharpness:.0f}, this clip's sharp frames have "
             f"about {levels.sharpness:.0f})",
@@ -172,15 +178,25 @@ def _blur_of(look: LookMeasures, levels: ClipLevels) -> Flaw | None:
 
 
 def _frozen(looks: Sequence[LookMeasures], flaws: Sequence[Flaw | None], shots: Sequence[int]) -> list[int]:
-    """Which looks show a standing picture inside a moving shot; one that is still as a whole, like a slide, may be."""
+    """Which looks show a picture that stands still inside a moving shot.
+
+    Only where two looks in a row show it: somebody drawn holds a pose for a moment. A shot that is still as a whole,
+    like a slide, is none.
+    """
     found: list[int] = []
     for shot in set(shots):
         members = [i for i, s in enumerate(shots) if s == shot and flaws[i] is None and has_burst(looks[i])]
-        still = [i for i in members if looks[i].change < STILL_CHANGE]
+        still = {i for i in members if looks[i].change < STILL_CHANGE}
         moving = [i for i in members if looks[i].change >= MOVING_CHANGE]
-        if 3 * len(moving) >= max(1, len(still)):
-            found.extend(still)
+        held = {i for pair in itertools.pairwise(members) if set(pair) <= still for i in pair}
+        held = {i for i in held if any(_is_same(looks[i], looks[k]) for k in held - {i})}
+        if held and 3 * len(moving) >= len(held):
+            found.extend(sorted(held))
     return found
+
+
+def _is_same(one: LookMeasures, other: LookMeasures) -> bool:
+    return (one.hash64 ^ other.hash64).bit_count() <= SAME_BITS
 
 
 def _colour_step(one: LookMeasures, other: LookMeasures) -> float:
