@@ -41,10 +41,10 @@ PARTLY_ANOTHER = 0.21
 ENOUGH_PICTURES = 3
 """A group of fewer pictures is nobody of the cast: a thing, a passer-by, two people seen as one."""
 
-ARMS = 0.2
+ARMS = 0.25
 """In heights of somebody: what is left free beside a found box, because swinging arms are often not in it."""
 
-TOUCH = 0.02
+TOUCH = 0.05
 """In heights of somebody: nearer than this two people touch."""
 
 NEAR = 0.33

@@ -27,8 +27,8 @@ WINDOW_STEP = 0.25
 SAME_FIND = 0.6
 """Overlap (intersection over union) from which two windows found the same thing."""
 
-FIGURE_FROM = 0.0
-"""Log-odds from which a find is a figure."""
+FIGURE_FROM = -0.5
+"""Log-odds from which a find may be a figure."""
 
 HIDES_SHARE = 0.25
 """A find with more of it than this inside a likelier figure is a part of that one, or both together."""
@@ -40,6 +40,7 @@ UNLIKE_COLOURS = 0.5
 """Likeness of colours under which two parts are two people; the left and the right half of one have more."""
 
 BEHIND_SHARE, BEHIND_FROM = 0.35, 0.0
+"""What is left of a find behind a likelier figure is somebody when it is so much of the find, with such log-odds."""
 
 SMALLEST_SHARE = 0.01
 """Of the picture's area; as in providers/vision.py."""

@@ -365,6 +365,8 @@ class Subject(Record):
     framing: Framing
     view: View
     appearance: Appearance
+    is_sure: bool = True
+    """False where it may be a thing of the place; likeness to somebody known then decides."""
 
 
 class SubjectFinder(Protocol):

@@ -36,6 +36,9 @@ FULL_SLENDER = 0.72
 
 CLOSE_UP_BROAD = 1.05
 
+SURE_FROM = 1.5
+"""Log-odds from which a figure without a face is surely somebody."""
+
 NIGHT_UNDER, DIM_UNDER, SOFT_UNDER = 0.25, 0.42, 0.65
 """Mean of all channels, 0…1."""
 
@@ -59,18 +62,19 @@ class ColourSubjectFinder:
             return ()
         faces = [] if kind is CharacterKind.OTHER else self._faces.faces(image)
         small = _reduced(image)
-        people = _with_faces([figure.mask for figure in find_figures(lab_of(small))], faces, image, small)
-        found = [self._subject(image, mask, face) for mask, face in people]
+        people = _with_faces(find_figures(lab_of(small)), faces, image, small)
+        found = [self._subject(image, figure, face) for figure, face in people]
         return tuple(sorted(found, key=lambda subject: (-subject.box.area, subject.box.left, subject.box.top)))
 
-    def _subject(self, image: RgbImage, mask: Mask, face: Face | None) -> Subject:
-        box = _box_of(mask, image)
+    def _subject(self, image: RgbImage, figure: Figure, face: Face | None) -> Subject:
+        box = _box_of(figure, image)
         return Subject(
             box=box,
             face=face.box if face else None,
             framing=framing_of(box, face.box if face else None, image.shape[0]),
             view=face.view if face else View.UNKNOWN,
-            appearance=self._scorer.describe_subject(image, mask),
+            appearance=self._scorer.describe_subject(image, figure.mask),
+            is_sure=face is not None or figure.odds >= SURE_FROM,
         )
 
 
@@ -105,34 +109,36 @@ def light_of(image: RgbImage) -> Light:
 
 
 def _with_faces(
-    masks: list[Mask], faces: list[Face], image: RgbImage, small: RgbImage
-) -> list[tuple[Mask, Face | None]]:
+    figures: list[Figure], faces: list[Face], image: RgbImage, small: RgbImage
+) -> list[tuple[Figure, Face | None]]:
     """Every figure with its face; figures with several faces parted, faces without a figure given a body."""
     scale = small.shape[0] / image.shape[0]
-    owned: list[list[Face]] = [[] for _ in masks]
-    people: list[tuple[Mask, Face | None]] = []
+    owned: list[list[Face]] = [[] for _ in figures]
+    people: list[tuple[Figure, Face | None]] = []
     for face in faces:
-        x, y = round((face.box.left + face.box.right) / 2 * scale), round((face.box.top + face.box.bottom) / 2 * scale)
-        part = slice(max(0, y - 2), y + 3), slice(max(0, x - 2), x + 3)
-        holders = [index for index, mask in enumerate(masks) if mask[part].any()]
+        x, y = _middle(face) * scale, (face.box.top + face.box.bottom) / 2 * scale
+        near = slice(max(0, round(y) - 2), round(y) + 3), slice(max(0, round(x) - 2), round(x) + 3)
+        holders = [index for index, figure in enumerate(figures) if figure.mask[near].any()]
         if holders:
             owned[holders[0]].append(face)
-        elif (body := _body_below(face.box, scale, small)).any():
-            people.append((body, face))
-    for mask, own in zip(masks, owned, strict=True):
+        else:
+            people.append((Figure(_body_below(face.box, scale, small), SURE_FROM), face))
+    for figure, own in zip(figures, owned, strict=True):
         if len(own) < 2:
-            people.append((mask, own[0] if own else None))
+            people.append((figure, own[0] if own else None))
             continue
-        ordered = sorted(own, key=lambda face: face.box.left + face.box.right)
-        middles = [(face.box.left + face.box.right) / 2 * scale for face in ordered]
-        edges = [0.0, *((a + b) / 2 for a, b in pairwise(middles)), float(mask.shape[1])]
+        ordered = sorted(own, key=_middle)
+        edges = [0.0, *((_middle(a) + _middle(b)) / 2 * scale for a, b in pairwise(ordered)), float(small.shape[1])]
         for face, (left, right) in zip(ordered, pairwise(edges), strict=True):
-            part_mask = mask.copy()
-            part_mask[:, : round(left)] = False
-            part_mask[:, round(right) :] = False
-            if part_mask.any():
-                people.append((part_mask, face))
+            part = figure.mask.copy()
+            part[:, : round(left)] = False
+            part[:, round(right) :] = False
+            people.append((Figure(part, figure.odds), face))
     return people
+
+
+def _middle(face: Face) -> float:
+    return (face.box.left + face.box.right) / 2
 
 
 def _body_below(face: Box, scale: float, small: RgbImage) -> Mask:
@@ -153,9 +159,9 @@ def _reduced(image: RgbImage) -> RgbImage:
     return reduced
 
 
-def _box_of(mask: Mask, image: RgbImage) -> Box:
-    left, top, right, bottom = Figure(mask, 0.0).extent
-    across, down = image.shape[1] / mask.shape[1], image.shape[0] / mask.shape[0]
+def _box_of(figure: Figure, image: RgbImage) -> Box:
+    left, top, right, bottom = figure.extent
+    across, down = image.shape[1] / figure.mask.shape[1], image.shape[0] / figure.mask.shape[0]
     return Box(
         left=round(left * across), top=round(top * down), right=round(right * across), bottom=round(bottom * down)
     )
