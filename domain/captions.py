@@ -65,12 +65,11 @@ class Surroundings(Record):
 
 
 class Shown(Record):
-    """What varies in one picture. `outfit` counts from 0; it is named only where a set has more than one."""
+    """What varies in one picture."""
 
     surroundings: Surroundings
     framing: Framing = Framing.UNKNOWN
     view: View = View.UNKNOWN
-    outfit: int = 0
 
 
 LIGHT_WORDS = {
@@ -116,7 +115,7 @@ jawline forehead ear ears wrinkle wrinkles scar dimple dimples
 _LIKENESS_WORDS = frozenset(_LIKENESS_TEXT.split())
 
 
-def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = CaptionStyle.PROSE, outfits: int = 1) -> str:
+def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = CaptionStyle.PROSE) -> str:
     """The automatic caption of one picture, the trigger word itself first. Eight words or more; pure."""
     around = shown.surroundings
     sides = f"{around.left} on the left and {around.right} on the right"
@@ -126,7 +125,6 @@ def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = Caption
             trigger_word,
             _FRAMING_TAGS.get(shown.framing, ""),
             _VIEW_TAGS.get(shown.view, ""),
-            f"outfit {shown.outfit + 1}" if outfits > 1 else "",
             LIGHT_WORDS[around.light],
             f"{around.tone} tones",
             f"{around.above} above",
@@ -136,9 +134,8 @@ def write_caption(trigger_word: str, shown: Shown, style: CaptionStyle = Caption
         return ", ".join(tag for tag in tags if tag)
     view = f" {_VIEW_PROSE[shown.view]}" if shown.view in _VIEW_PROSE else ""
     background = f" and a background of {around.left}" if is_one_colour else f", {sides}"
-    outfit = f", wearing outfit {shown.outfit + 1}" if outfits > 1 else ""
     return (
-        f"{trigger_word}, {_FRAMING_PROSE[shown.framing]}{view}{outfit}, in {LIGHT_WORDS[around.light]} with "
+        f"{trigger_word}, {_FRAMING_PROSE[shown.framing]}{view}, in {LIGHT_WORDS[around.light]} with "
         f"{around.tone} tones, {around.above} above, {around.below} below{background}"
     )
 

@@ -31,6 +31,8 @@ class TrainingImage(Record):
     file_name: str
     media_type: str
     caption: str
+    is_caption_own: bool = False
+    """A person wrote it, so no rule rewrites it."""
     source: str
     at_seconds: float | None = None
     sharpness: float | None = None

@@ -94,7 +94,6 @@ class _Workbench:
         self._recipe = recipe
         self._folder = folder
         self._refused: list[str] = []
-        self._outfits = len({image.outfit for image in (*training_set.trained, *training_set.held_out)})
 
     def build(self) -> Dataset:
         """Everything made, checked and stored, but for the row."""
@@ -210,25 +209,11 @@ class _Workbench:
         or where the crop is so much `closer` than what it was written of that the surroundings are others."""
         caption = image.caption
         trigger = self._character.trigger_word
-        if self._recipe.style is CaptionStyle.TAGS or closer is not None:
-            if whole is None:
-                whole = self._load(image.sha256)
-            if self._is_automatic(image, whole):
-                shown = self._shown(image, whole if closer is None else closer)
-                caption = write_caption(trigger, shown, self._recipe.style, self._outfits)
+        is_automatic = self._character.captions is not CaptionMode.FIXED and not image.is_caption_own
+        if is_automatic and (self._recipe.style is CaptionStyle.TAGS or closer is not None):
+            picture = closer if closer is not None else whole if whole is not None else self._load(image.sha256)
+            caption = write_caption(trigger, self._shown(image, picture), self._recipe.style)
         return caption_for_trainer(caption, trigger, self._recipe.trigger)
-
-    def _is_automatic(self, image: TrainingImage, whole: RgbImage) -> bool:
-        """Whether nobody wrote the picture's caption. Where captions are a person's own, some pictures have none."""
-        match self._character.captions:
-            case CaptionMode.AUTO:
-                return True
-            case CaptionMode.FIXED:
-                return False
-            case CaptionMode.OWN:
-                written_of = whole if image.made_from is None else self._load(image.made_from)
-                shown = self._shown(image, written_of)
-                return image.caption == write_caption(self._character.trigger_word, shown, outfits=self._outfits)
 
     def _load(self, sha256: str) -> RgbImage:
         return self._ports.media.load_image(self._ports.blobs.local_path(sha256))
@@ -238,7 +223,6 @@ class _Workbench:
             surroundings=self._ports.cuts.surroundings(picture),
             framing=image.framing,
             view=image.view,
-            outfit=image.outfit,
         )
 
     def _check_count(self, count: int) -> None:
@@ -267,7 +251,7 @@ class _Workbench:
 
     def _manifest(self, items: tuple[ManifestItem, ...]) -> DatasetManifest:
         captions = [(item.name or item.file, item.caption) for item in items]
-        generated = generated_warning(items)
+        generated = generated_warning([item.origin for item in items])
         said = caption_warnings(
             captions, self._character.trigger_word, is_fixed=self._character.captions is CaptionMode.FIXED
         )

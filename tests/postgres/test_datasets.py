@@ -147,7 +147,7 @@ def test_own_captions_are_kept_as_they_are_where_others_become_tags(ports: Ports
     entry = {"name": "Mei", "trigger_word": TRIGGER, "captions": CaptionMode.OWN}
     season_id = store_season(ports, "harbor", characters=[entry])
     own = f"{TRIGGER} on a long pier at night in the pouring rain"
-    images = (image_of(ports, 1, caption=own), image_of(ports, 2))
+    images = (image_of(ports, 1, caption=own, is_caption_own=True), image_of(ports, 2))
     set_id = keep_set(ports, ports.cast.named(season_id, "Mei").id, *images)
     files = files_of(ports, ports.datasets.get(build_dataset(ports, set_id, "kohya")))
     said = [data.decode() for name, data in sorted(files.items()) if name.endswith(".txt")]

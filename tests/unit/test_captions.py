@@ -33,23 +33,21 @@ def shown(
     framing: Framing = Framing.BUST,
     view: View = View.PROFILE,
     light: Light = Light.DIM,
-    outfit: int = 0,
     right: str = "teal",
 ) -> Shown:
     around = Surroundings(light=light, tone="warm", above="navy", below="brown", left="teal", right=right)
-    return Shown(surroundings=around, framing=framing, view=view, outfit=outfit)
+    return Shown(surroundings=around, framing=framing, view=view)
 
 
 EVERYTHING = [shown(*one) for one in product(Framing, View, Light)]
 
 
 @pytest.mark.parametrize("style", CaptionStyle)
-@pytest.mark.parametrize("outfits", [1, 3])
 def test_every_automatic_caption_begins_with_the_trigger_and_says_enough_but_never_the_face(
-    style: CaptionStyle, outfits: int
+    style: CaptionStyle,
 ) -> None:
     for one in EVERYTHING:
-        caption = write_caption(TRIGGER, one, style, outfits)
+        caption = write_caption(TRIGGER, one, style)
         assert caption.startswith(f"{TRIGGER}, ")
         assert len(caption.split()) >= FEWEST_WORDS
         assert likeness_words(caption, TRIGGER) == ()
@@ -75,11 +73,6 @@ def test_two_sides_of_different_colours_are_both_named() -> None:
     assert write_caption(TRIGGER, shown(right="grey")).endswith("brown below, teal on the left and grey on the right")
     tags = write_caption(TRIGGER, shown(right="grey"), CaptionStyle.TAGS)
     assert tags.endswith("brown below, teal on the left, grey on the right")
-
-
-def test_outfits_are_named_only_where_there_are_several() -> None:
-    assert "outfit" not in write_caption(TRIGGER, shown(outfit=0), outfits=1)
-    assert "wearing outfit 2" in write_caption(TRIGGER, shown(outfit=1), outfits=2)
 
 
 @pytest.mark.parametrize("kind", CharacterKind)

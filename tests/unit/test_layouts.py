@@ -175,10 +175,10 @@ def test_equal_manifests_are_equal_texts_with_keys_in_order() -> None:
 def test_pictures_of_our_own_making_are_counted_and_warned_about() -> None:
     mixed = manifest(Origin.CLIP, Origin.GENERATED, Origin.GENERATED)
     assert mixed.counts == {"items": 3, "clip": 1, "still": 0, "generated": 2}
-    warning = generated_warning(mixed.items)
+    warning = generated_warning([item.origin for item in mixed.items])
     assert warning is not None
     assert warning.startswith("2 of 3 were generated")
-    assert generated_warning(manifest(Origin.CLIP).items) is None
+    assert generated_warning([Origin.CLIP]) is None
 
 
 @pytest.mark.parametrize(
