@@ -96,7 +96,8 @@ def _seen(source: str, width: int, height: int, look: PictureLook, is_confirmed:
         width=width,
         height=height,
         subjects=tuple(
-            SubjectSeen(box=subject.box, is_judged=subject.appearance.vector is not None) for subject in look.subjects
+            SubjectSeen(box=subject.box, is_judged=subject.appearance.vector is not None, is_sure=subject.is_sure)
+            for subject in look.subjects
         ),
         is_confirmed=is_confirmed,
     )
