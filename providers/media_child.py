@@ -61,7 +61,7 @@ class Child:
 
     def __init__(self, worker: Sequence[str], limits: DecodingLimits, closings: int) -> None:
         self.closings = closings
-        self.clips = 0
+        self.orders = 0
         self.is_idle = False
         self.seconds_left = _START_SECONDS
         self._held = bytearray()
@@ -101,7 +101,7 @@ class Child:
     def send(self, order: dict[str, Any]) -> None:
         """Write an order. A child that is gone shows when its answer is read."""
         self.is_idle = False
-        self.clips += 1
+        self.orders += 1
         with contextlib.suppress(BrokenPipeError):
             line = memoryview(json.dumps(order).encode() + b"\n")
             while line:

@@ -26,7 +26,7 @@ log = logging.getLogger("onmodel.media")
 _AT_MOST = 2
 """Children at once: each decodes on all cores, so more would only take memory."""
 
-_CLIPS_PER_CHILD = 500
+_ORDERS_PER_CHILD = 500
 _LARGEST_RESTING_BYTES = 256 << 20
 """A child that holds more between two clips is replaced. Measured at rest: 98 MB after 1080p H.264, 258 MB after 4K
 with 16 reference frames (glibc gives such pieces back late or never)."""
@@ -53,12 +53,12 @@ class MediaChildren:
         *,
         worker: Sequence[str] = WORKER,
         at_most: int = _AT_MOST,
-        clips_per_child: int = _CLIPS_PER_CHILD,
+        orders_per_child: int = _ORDERS_PER_CHILD,
     ) -> None:
         self._limits = limits or DecodingLimits()
         self._worker = tuple(worker)
         self._at_most = at_most
-        self._clips_per_child = clips_per_child
+        self._orders_per_child = orders_per_child
         self._start_over()
 
     def ask(self, call: str, path: Path, **words: Any) -> Iterator[Part]:
@@ -118,7 +118,7 @@ class MediaChildren:
         return Child(self._worker, self._limits, closings)
 
     def _give_back(self, child: Child) -> None:
-        is_worn = child.clips >= self._clips_per_child or child.resting_bytes() > _LARGEST_RESTING_BYTES
+        is_worn = child.orders >= self._orders_per_child or child.resting_bytes() > _LARGEST_RESTING_BYTES
         with self._lock:
             is_wanted = child.is_idle and not is_worn and child.closings == self._closings
             if is_wanted:

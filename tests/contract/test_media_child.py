@@ -17,10 +17,12 @@ import pytest
 from domain.errors import BadInput, BadTrainingSet, NotConfigured
 from providers.media import FfmpegMediaTools
 from providers.media_child import child_environment
-from providers.media_children import MediaChildren
+from providers.media_children import MediaChildren, shared_children
 from providers.media_limits import DecodingLimits
 from providers.postgres.processes import is_alive, wait_until
+from providers.wiring import Ports
 from tests.media_samples import make_clip
+from tests.ports_for_tests import settings_for_tests
 
 HERE = Path(__file__).parent
 MISBEHAVING = (sys.executable, "-I", "-S", str(HERE / "misbehaving_decoder.py"))
@@ -159,7 +161,7 @@ print(json.dumps([resource.getrlimit(getattr(resource, name)) for name in names]
 
 
 def test_one_child_reads_clip_after_clip_and_is_replaced_when_it_has_read_many(clip: Path) -> None:
-    children = MediaChildren(clips_per_child=2, worker=MISBEHAVING)
+    children = MediaChildren(orders_per_child=2, worker=MISBEHAVING)
     tools = tools_on(children)
     tools.probe_clip(clip)
     (first,) = children.process_ids()
@@ -173,6 +175,16 @@ def test_one_child_reads_clip_after_clip_and_is_replaced_when_it_has_read_many(c
     tools.probe_clip(clip)
     children.close()
     children.close()
+
+
+def test_closing_the_ports_ends_the_decoders(tmp_path: Path, clip: Path) -> None:
+    ports = Ports(settings_for_tests(tmp_path, "postgresql://nobody@localhost/none"))
+    ports.media.probe_clip(clip)
+    waiting = shared_children().process_ids()
+    assert waiting
+    ports.close()
+    assert shared_children().process_ids() == []
+    assert not any(map(is_alive, waiting))
 
 
 def test_a_child_that_died_while_nobody_needed_it_is_not_noticed(badly: MediaChildren, clip: Path) -> None:
