@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from domain.errors import BadInput, BadTrainingSet, OnModelError
-from domain.pictures import Framing, View
+from domain.pictures import Decision, Framing, View
 from domain.recipes import recipe_for
 from domain.records import Record
 from domain.seasons import Character
@@ -97,15 +97,18 @@ def make_dataset(
         harvest_clip(ports, clip.id)
     names = names_of(ports, character)
     file_decisions(ports, character, names, keep=names_in(keep), drop=names_in(drop), undecide=names_in(undecide))
+    decided = names.decided(ports.decisions.decisions(character.id))
     verdicts, training_set, dataset, error = _build(ports, character, recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
     _write_files(ports, folder, memory, dataset, recipe.name)
-    sheet = write_dataset_sheet(ports, character, names, verdicts, recipe.name, folder)
+    sheet = write_dataset_sheet(ports, character, decided, verdicts, recipe.name, folder)
     end_progress()
     if as_json:
-        print_json(_document(slug, character, recipe.name, folder, sheet, training_set, dataset, verdicts, error))
+        print_json(
+            _document(slug, character, recipe.name, folder, sheet, training_set, dataset, verdicts, decided, error)
+        )
     else:
-        _tell(character, verdicts, dataset, folder, sheet)
+        _tell(character, verdicts, decided, dataset, folder, sheet)
     if error is not None:
         complain(error.message)
         return error.exit_code
@@ -226,12 +229,20 @@ def _save(folder: Path, memory: FolderMemory) -> None:
 # --- what is printed ---
 
 
-def _tell(character: Character, verdicts: Verdicts, dataset: Dataset | None, folder: Path, sheet: Path) -> None:
+def _tell(
+    character: Character,
+    verdicts: Verdicts,
+    decided: dict[str, Decision],
+    dataset: Dataset | None,
+    folder: Path,
+    sheet: Path,
+) -> None:
     for title, images in (("Trained", verdicts.trained), ("Held out", verdicts.held_out)):
         if images:
             columns = ["name", "from", "second", "framing", "view", "light", "like", "caption"]
             rows = [_row(image, character.trigger_word) for image in images]
-            print_table(f"{title}: {len(images)} pictures of {character.name}", columns, rows, right=(2, 6))
+            noun = "picture" if len(images) == 1 else "pictures"
+            print_table(f"{title}: {len(images)} {noun} of {character.name}", columns, rows, right=(2, 6))
             say()
     for gap in verdicts.gaps:
         say(f"Coverage: {gap}", hang=2)
@@ -240,6 +251,9 @@ def _tell(character: Character, verdicts: Verdicts, dataset: Dataset | None, fol
     if verdicts.doubtful:
         names = ", ".join(one.name for one in verdicts.doubtful)
         say(f"Your word is needed: {names}. Say --keep or --drop; the sheet shows them.", hang=2)
+    for decision, words in ((Decision.KEEP, "Kept by you"), (Decision.DROP, "Dropped by you")):
+        if names := ", ".join(name for name, said in decided.items() if said is decision):
+            say(f"{words}: {names}.", hang=2)
     say(f"Left out: {len(verdicts.left_out) - len(verdicts.doubtful)}, each with its reason on the sheet.")
     if dataset is not None:
         say(f"Dataset:        {folder} ({dataset.file_count} files)")
@@ -270,6 +284,7 @@ def _document(
     training_set: TrainingSet | None,
     dataset: Dataset | None,
     verdicts: Verdicts,
+    decided: dict[str, Decision],
     error: OnModelError | None,
 ) -> dict[str, Any]:
     return {
@@ -282,6 +297,7 @@ def _document(
         "training_set": training_set.model_dump(mode="json") if training_set is not None else None,
         "dataset": dataset.model_dump(mode="json") if dataset is not None else None,
         "left_out": [one.model_dump(mode="json") for one in verdicts.left_out],
+        "decisions": decided,
         "gaps": list(verdicts.gaps),
         "warnings": list(verdicts.warnings),
         "errors": [error.message] if error is not None else [],

@@ -12,7 +12,6 @@ from domain.pictures import Decision, Framing, Light, Origin, View
 from domain.records import Record
 from domain.seasons import Character
 from domain.training_sets import LeftOut, TrainingImage
-from studio.dataset_names import Names
 from tasks.contact_sheet import (
     ContactSheet,
     SheetFigure,
@@ -47,10 +46,9 @@ class Verdicts(Record):
 
 
 def write_dataset_sheet(
-    ports: Ports, character: Character, names: Names, verdicts: Verdicts, trainer: str, folder: Path
+    ports: Ports, character: Character, decided: dict[str, Decision], verdicts: Verdicts, trainer: str, folder: Path
 ) -> Path:
-    """Write the sheet into the folder; returns its path. Safe to repeat."""
-    decided = names.decided(ports.decisions.decisions(character.id))
+    """Write the sheet into the folder; returns its path. Safe to repeat. `decided`: a person's word, by name."""
     shown = {one.name for one in (*verdicts.trained, *verdicts.held_out)}
     shown |= {one.name for one in verdicts.usable} | {one.name for one in verdicts.left_out}
     unfit = _unfit_frames(ports, character, shown, decided)

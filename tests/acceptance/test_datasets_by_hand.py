@@ -73,6 +73,7 @@ def test_the_set_is_written_with_its_zip_and_a_sheet_and_a_persons_word_changes_
     again = machine.onmodel("dataset", "little", "Mei", "--drop", trained[0])
     assert again.exit_code == 0, again.err
     assert trained[0] not in {line.split(" ")[0] for line in again.out.splitlines()}
+    assert f"Dropped by you: {trained[0]}." in again.out
     assert len(decisions(machine)) == 1
     assert "dropped by you" in (folder / SHEET).read_text("utf-8")
     manifest = json.loads((folder / TRAINER / "manifest.json").read_text("utf-8"))
