@@ -22,7 +22,7 @@ test: install ## every test that needs no key
 	@$(RUN) pytest -n 2 --dist worksteal -q
 
 soak: install ## what takes long: 2,000 damaged clips, 1,000 sound ones, a SIGKILL between
-	@$(RUN) pytest -q -n 0 tests/soak
+	@$(RUN) pytest -q -n 0 -o faulthandler_timeout=1800 tests/soak
 
 check: install ## format, lint, types, import fences, unit and contract tests: under a minute
 	@$(RUN) ruff format --check --quiet $(PYTHON_FILES)
