@@ -32,14 +32,16 @@ Item = TypeVar("Item")
 
 
 class Crew:
-    """The readers of one clip. Use it as a context, from one thread."""
+    """The readers of one clip, two at most, all of them decoding alike. Use it as a context, from one thread."""
 
     def __init__(self, path: Path, scan: PacketScan) -> None:
         self.scan = scan
         self._path = path
         self._is_sparse = True
         self._closing = contextlib.ExitStack()
-        self._readers: dict[tuple[int, Decoding], PlaceReader] = {}
+        self._decoding = Decoding()
+        self._readers: list[PlaceReader] = []
+        self._decoded_before = 0
 
     def __enter__(self) -> Crew:
         return self
@@ -47,38 +49,36 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._readers.clear()
-        self._closing.close()
+        self._dismiss()
 
     @property
     def stream(self) -> VideoStream:
         """The clip's stream, for its facts."""
-        return self._reader(0).stream
+        return self._hired(1, self._decoding)[0].stream
 
     @property
     def decoded_frames(self) -> int:
         """How many frames came out of decoders so far."""
-        return sum(reader.decoded_frames for reader in self._readers.values())
+        return self._decoded_before + sum(reader.decoded_frames for reader in self._readers)
 
     def decode_densely(self) -> None:
         """From now on decode the frames too that no other needs."""
         self._is_sparse = False
 
-    def each(self, items: Sequence[Item], work: Callable[[PlaceReader, Item], None]) -> None:
+    def each(self, items: Sequence[Item], work: Callable[[PlaceReader, Item], None], *, is_rough: bool = False) -> None:
         """Do the work for every item, two at a time, each with a reader that nobody else uses meanwhile.
 
-        A place that cannot be sought is passed over. The first error in order of time ends it and is raised.
+        A place that cannot be sought is passed over. The first error ends it and is raised. `is_rough` as in
+        `Decoding`: only for places of which no frame but the keyframe becomes a picture.
         """
-        places = [item for item in items if isinstance(item, Place)]
-        if _is_one_long(places):
-            reader = self._reader(0, threads=_WORKERS)
-            for item in items:
-                _do(work, reader, item)
+        if not items:
             return
+        is_one_long = _is_one_long([item for item in items if isinstance(item, Place)])
+        threads = _WORKERS if is_one_long else 1
+        decoding = Decoding(is_sparse=self._is_sparse, is_rough=is_rough, threads=threads)
         left = deque(items)
 
-        def take_turns(worker: int) -> None:
-            reader = self._readers[worker, self._decoding()]
+        def take_turns(reader: PlaceReader) -> None:
             while True:
                 try:
                     item = left.popleft()
@@ -90,29 +90,31 @@ class Crew:
                     left.clear()
                     raise
 
-        workers = range(min(_WORKERS, len(items), self._most_readers()))
-        for worker in workers:
-            self._reader(worker)
-        if len(workers) < 2:
-            for worker in workers:
-                take_turns(worker)
+        readers = self._hired(1 if is_one_long else min(_WORKERS, len(items)), decoding)
+        if len(readers) == 1:
+            take_turns(readers[0])
             return
-        with ThreadPoolExecutor(len(workers)) as pool:
-            for done in [pool.submit(take_turns, worker) for worker in workers]:
+        with ThreadPoolExecutor(len(readers)) as pool:
+            for done in [pool.submit(take_turns, reader) for reader in readers]:
                 done.result()
 
-    def _decoding(self, threads: int = 1) -> Decoding:
-        return Decoding(is_sparse=self._is_sparse, threads=threads)
+    def _hired(self, count: int, decoding: Decoding) -> list[PlaceReader]:
+        """So many readers; fewer of a very large picture. Those that decode otherwise are dismissed first."""
+        if decoding != self._decoding:
+            self._dismiss()
+            self._decoding = decoding
+        while len(self._readers) < count and not self._is_large():
+            self._readers.append(self._closing.enter_context(PlaceReader(self._path, self.scan, decoding)))
+        return self._readers[:count]
 
-    def _reader(self, worker: int, threads: int = 1) -> PlaceReader:
-        key = (worker, self._decoding(threads))
-        if key not in self._readers:
-            self._readers[key] = self._closing.enter_context(PlaceReader(self._path, self.scan, key[1]))
-        return self._readers[key]
+    def _is_large(self) -> bool:
+        contexts = [reader.stream.codec_context for reader in self._readers]
+        return any(context.width * context.height >= _LARGE_FRAME_PIXELS for context in contexts)
 
-    def _most_readers(self) -> int:
-        context = self._reader(0).stream.codec_context
-        return _WORKERS if context.width * context.height < _LARGE_FRAME_PIXELS else 1
+    def _dismiss(self) -> None:
+        self._decoded_before = self.decoded_frames
+        self._readers.clear()
+        self._closing.close()
 
 
 class HeldFrames:
@@ -130,6 +132,8 @@ class HeldFrames:
         """Hold the frame, and let go of less sharp ones, or of this one, until all fit."""
         size = sum(plane.buffer_size for plane in frame.planes)
         with self._lock:
+            if at_seconds in self._frames:
+                return
             self._frames[at_seconds] = (sharpness, size, frame)
             self._left -= size
             while self._left < 0:

@@ -103,23 +103,25 @@ class _Harvesting:
         """The first round. Where keyframes cannot be sought, or none of them decodes, the clip is read through."""
         places = keyframe_places(self._scan, self._wanted)
         if places:
-            self._look_into(places[:1])
+            self._look_into(places[:1], is_rough=True)
             if self._seen and self._seen[0].burst_pictures < _FEWEST_IN_BURST <= self._scan.frame_count:
+                # Hardly any frame of a burst would remain: so few are needed by others in this clip.
                 self._crew.decode_densely()
-            self._look_into(places[1:])
+                self._seen.clear()
+            self._look_into(places if not self._seen else places[1:], is_rough=True)
         if not self._seen:
             self._look_into([whole_clip(self._scan, self._wanted)])
         if not self._seen:
             raise undecodable(self._path)
 
-    def _look_into(self, places: Sequence[Place]) -> None:
+    def _look_into(self, places: Sequence[Place], *, is_rough: bool = False) -> None:
         found: list[_Seen] = []
 
         def look_into(reader: PlaceReader, place: Place) -> None:
             looks = [self._measured(reader, place, raw) for raw in reader.looks(place)]
             found.extend(looks)
 
-        self._crew.each(places, look_into)
+        self._crew.each(places, look_into, is_rough=is_rough)
         self._seen = sorted([*self._seen, *found], key=lambda seen: seen.at_seconds)
 
     def _measured(self, reader: PlaceReader, place: Place, raw: RawLook) -> _Seen:
