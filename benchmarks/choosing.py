@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,20 @@ from domain.frame_rules import DUPLICATE_BITS, hash_distance
 from domain.pictures import Framing, Light, View
 from providers.media_measures import measured
 from providers.picture_layout import LayoutDescriber
+from providers.vision import AppearanceScorer
 from studio.demo import poses
 from studio.demo.cast import draw_character, random_design
 from studio.demo.designs import Pose
 from studio.demo.scenes import PLACES, paint_scene
-from tasks.choosing import Choosable, choose, layout_likeness, without_twins
+from tasks.choosing import Choosable, choose, layout_likeness, outfits_by_likeness, without_twins
 
 Pixels = NDArray[np.uint8]
 SIZE = (640, 360)
 PUBLISHED_COSINE = 0.96
 """From which other embeddings call two pictures one (curation_and_identity.md section 1)."""
+
+SAME_OUTFIT = 0.3
+"""Mean likeness from which two groups of sightings wear one outfit; chosen on the development people."""
 
 PEOPLE = 12
 SHOTS = 4
@@ -224,6 +229,8 @@ def main() -> None:
     measure_twins(describer, "development", 0, PLACES[:3])
     measure_twins(describer, "held out", fresh, PLACES[3:])
     measure_choosing(describer, fresh)
+    measure_outfits("development", 0)
+    measure_outfits("held-out", fresh)
     measure_cost(describer)
 
 
@@ -301,6 +308,35 @@ def _show(name: str, chosen: Iterable[Choosable], pictures: list[Choosable]) -> 
     print(  # noqa: T201
         f"  {name:14s} full/bust/close {counts}  f/3q/p {turned}  {len(clips)} (≤{max(clips.values())}) "
         f"{among.max():8.3f} {likeness[:, places].max(axis=1).mean():10.3f}"
+    )
+
+
+def measure_outfits(name: str, first: int) -> None:
+    """16 people in two sets of clothes, 12 and 9 pictures, and each in the first set only: how the outfits are told."""
+    scorer = AppearanceScorer()
+    figures = []
+    for number in range(first, first + 16):
+        one, other = drawn_people.design(number), drawn_people.design(number + 900)
+        clothes = {part: getattr(other, part) for part in ("top", "bottom", "outfit", "shoes", "accent")}
+        framed = [(one, shot) for shot in range(12)] + [(replace(one, **clothes), 50 + shot) for shot in range(9)]
+        looks, worn = [], []
+        for who, shot in framed:
+            seed = number * 100 + shot
+            framing = ("full", "bust", "close")[shot % 3]
+            look = scorer.describe(drawn_people.picture(who, drawn_people.random_shot(seed, framing=framing)))
+            if look.vector is not None:
+                looks.append(look)
+                worn.append(who == one)
+        likeness = np.array([[scorer.similarity(a, b) for a in looks] for b in looks], np.float32)
+        told = np.array(outfits_by_likeness(likeness, SAME_OUTFIT))
+        truth, pairs = np.array(worn), np.triu_indices(len(worn), 1)
+        same, joined = (truth[:, None] == truth)[pairs], (told[:, None] == told)[pairs]
+        alone = outfits_by_likeness(likeness[np.ix_(truth, truth)], SAME_OUTFIT)
+        figures.append((joined[same].mean(), joined[~same].mean(), told.max() + 1, max(alone) + 1))
+    together, wrongly, of_two, of_one = np.mean(figures, axis=0)
+    print(  # noqa: T201
+        f"\noutfits of {name} people: {together:.0%} of pairs in one outfit kept together, {wrongly:.0%} in two "
+        f"joined; two outfits count as {of_two:.1f}, one as {of_one:.1f}"
     )
 
 

@@ -241,6 +241,29 @@ def outfits(looks: Sequence[Any], similarity: Callable[[Any, Any], float], alike
     return tuple(number[k] for k in nearest)
 
 
+def outfits_by_likeness(likeness: NDArray[np.float32], alike: float) -> tuple[int, ...]:
+    """For each of n sightings of one person the number of the outfit, 0 the commonest; `likeness` is n × n.
+
+    Groups are merged while the mean likeness across two of them is at least `alike` (average linkage). Better than
+    `outfits`, and as crude in this: one outfit near and far may be called two (figures in docs/decisions/0005).
+    """
+    mean = likeness.astype(np.float64)
+    np.fill_diagonal(mean, -np.inf)
+    groups = {i: [i] for i in range(len(mean))}
+    while len(groups) > 1:
+        one, other = sorted(int(i) for i in np.unravel_index(int(mean.argmax()), mean.shape))
+        if mean[one, other] < alike:
+            break
+        own, taken = len(groups[one]), len(groups[other])
+        both = (own * mean[one] + taken * mean[other]) / (own + taken)
+        mean[one, :] = mean[:, one] = both
+        mean[other, :] = mean[:, other] = mean[one, one] = -np.inf
+        groups[one] += groups.pop(other)
+    by_size = sorted(groups.values(), key=lambda group: (-len(group), min(group)))
+    number = {i: n for n, group in enumerate(by_size) for i in group}
+    return tuple(number[i] for i in range(len(mean)))
+
+
 # --- the objective ---
 
 

@@ -20,7 +20,16 @@ from domain.training_sets import held_out_count
 from providers.picture_layout import LayoutDescriber
 from studio.demo import poses
 from studio.demo.cast import draw_character
-from tasks.choosing import Choosable, Selection, choose, hold_out, layout_likeness, outfits, without_twins
+from tasks.choosing import (
+    Choosable,
+    Selection,
+    choose,
+    hold_out,
+    layout_likeness,
+    outfits,
+    outfits_by_likeness,
+    without_twins,
+)
 
 FRAMINGS = (Framing.CLOSE_UP, Framing.BUST, Framing.FULL)
 describer = LayoutDescriber()
@@ -338,6 +347,16 @@ def test_outfits_are_numbered_by_how_common_they_are() -> None:
     colours = [1.0, 5.0, 5.1, 5.2, 1.1, 9.0]
     assert outfits(colours, lambda a, b: 1 - abs(a - b), 0.5) == (1, 0, 0, 0, 1, 2)
     assert outfits([], lambda a, b: 0.0, 0.5) == ()
+
+
+def test_outfits_by_likeness_join_while_groups_are_alike_on_average() -> None:
+    colours = np.array([1.0, 5.0, 5.1, 5.2, 1.1, 9.0])
+    likeness = (1 - np.abs(colours[:, None] - colours)).astype(np.float32)
+    assert outfits_by_likeness(likeness, 0.5) == (1, 0, 0, 0, 1, 2)
+    assert outfits_by_likeness(likeness, 0.95) == (0, 1, 2, 3, 4, 5)
+    assert outfits_by_likeness(likeness, -9.0) == (0,) * 6
+    assert outfits_by_likeness(likeness[:1, :1], 0.5) == (0,)
+    assert outfits_by_likeness(likeness[:0, :0], 0.5) == ()
 
 
 def test_likeness_is_symmetric_and_one_for_itself() -> None:
