@@ -9,6 +9,7 @@ It ends when stdin closes, wherever the decoder is, so it does not outlive its p
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -19,7 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from domain.errors import OnModelError
+import av
+
+from domain.errors import NotConfigured, OnModelError
 from providers import media_frames, media_probe
 from providers.media_limits import DecodingLimits, allow_processor_seconds, bind_this_process
 from providers.ports import RgbImage
@@ -74,6 +77,14 @@ def _carry_out(order: Order, limits: DecodingLimits, answers: Answers) -> None:
         answers.say(error=type(error).__name__, message=error.message)
     except MemoryError:
         answers.say(out_of_memory=True)
+    except OSError as error:
+        if isinstance(error, av.FFmpegError) or "folder" not in order or error.errno == errno.EFBIG:
+            answers.say(stumbled=type(error).__name__, trace=traceback.format_exc())
+        else:  # the disk's fault, not the clip's
+            told = (
+                f"{order['folder']} cannot be written ({error.strerror}); free some space there, or see to its rights."
+            )
+            answers.say(error=NotConfigured.__name__, message=told)
     except Exception as error:  # noqa: BLE001 - whatever a hostile clip brings to light ends here, in words
         answers.say(stumbled=type(error).__name__, trace=traceback.format_exc())
     else:

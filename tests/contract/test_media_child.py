@@ -140,6 +140,18 @@ def test_a_limit_that_is_passed_refuses_the_clip_and_one_that_is_not_does_not(
     assert len(tools_on(well).frames_at(clip, times)) == 60
 
 
+def test_a_picture_larger_than_it_may_write_is_laid_to_the_clip_and_a_folder_it_cannot_write_is_not(
+    tmp_path: Path, clip: Path
+) -> None:
+    strict = MediaChildren(DecodingLimits(file_bytes=1000))
+    with pytest.raises(BadInput, match=r"a\.mp4 cannot be decoded \(it led to OSError\)"):
+        tools_on(strict).harvest(clip, tmp_path / "harvest", 2)
+    (tmp_path / "file").touch()
+    with pytest.raises(NotConfigured, match=r"file/harvest cannot be written \(Not a directory\)"):
+        tools_on(strict).harvest(clip, tmp_path / "file" / "harvest", 2)
+    strict.close()
+
+
 def test_the_worker_binds_itself_before_it_opens_anything() -> None:
     program = """
 import json, resource
