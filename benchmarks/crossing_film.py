@@ -10,8 +10,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
+import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from domain.pictures import Box
@@ -61,10 +64,14 @@ class PlantedClip:
 
 @dataclass(frozen=True)
 class Seen:
-    """The truth of one person in one picture; `share` of the figure inside the picture is not hidden by others."""
+    """The truth of one person in one picture: the visible pixels at a quarter of the size, and the box around them.
+
+    `share` of the figure inside the picture is not hidden by others.
+    """
 
     name: str
     box: Box
+    visible: NDArray[np.bool_]
     share: float
     head_pixels: float
     head_yaw: float
@@ -97,9 +104,21 @@ def pictures_of(clip: PlantedClip, every_seconds: float = 0.5, *, frames_per_sec
         at_seconds += step
 
 
+def encode(clip: PlantedClip, path: Path, frames_per_second: int = 24) -> Path:
+    """Write the clip as H.264, every frame of it."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=frames_per_second)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.options = {"crf": "20", "preset": "veryfast"}
+        for planted in pictures_of(clip, frames_per_second=frames_per_second):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planted.image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def _picture(clip: PlantedClip, scene: Scene, actors: list[_Actor], at_seconds: float) -> Planted:
     picture = scene.picture.copy()
-    covers: list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = []
+    covers: list[NDArray[np.bool_]] = []
     for actor in actors:
         sprite, at = actor.sprite(at_seconds)
         picture.paste(sprite, at, sprite)
@@ -120,7 +139,7 @@ def _picture(clip: PlantedClip, scene: Scene, actors: list[_Actor], at_seconds: 
         box = Box(left=int(columns[0]), top=int(rows[0]), right=int(columns[-1]) + 1, bottom=int(rows[-1]) + 1)
         take = actor.take
         share = float(visible.sum() / cover.sum())
-        seen.append(Seen(take.who.name, box, share, actor.pixels, abs(take.yaw), take.framing))
+        seen.append(Seen(take.who.name, box, visible[::4, ::4], share, actor.pixels, abs(take.yaw), take.framing))
     return Planted(clip.name, at_seconds, np.asarray(picture.convert("RGB")), tuple(seen))
 
 

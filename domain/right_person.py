@@ -7,11 +7,13 @@ numbers do not settle is `doubtful`, with the reason, and waits for a person.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
+from heapq import nlargest
 from itertools import combinations
 from statistics import fmean, median
 
+from domain.likeness_groups import group_by_likeness
 from domain.pictures import Box
 from domain.records import Record
 
@@ -131,58 +133,12 @@ def who_is_who(
     alike = [[0.0] * len(judged) for _ in judged]
     for one, other in combinations(range(len(judged)), 2):
         alike[one][other] = alike[other][one] = similarity(judged[one], judged[other])
-    groups = group_by_likeness(alike, SAME_PERSON)
-    case = _Case(pictures, judged, alike, groups)
-    character, doubt = case.find_character()
-    rivals = case.rivals_of(character)
-    sightings = tuple(case.sighting(number, character, rivals, doubt, smallest_side) for number in range(len(pictures)))
-    return WhoIsWho(sightings=sightings, people=len(rivals) + bool(character), doubt=doubt)
-
-
-def group_by_likeness(alike: Sequence[Sequence[float]], threshold: float) -> list[list[int]]:
-    """Average linkage: the two most alike groups are joined while their mean similarity reaches the threshold.
-
-    `alike` is square and symmetric; its diagonal is not read. Groups of indices, the largest first. n² steps and
-    memory for n looks (nearest-neighbour chains: F. Murtagh, A Survey of Recent Advances in Hierarchical Clustering
-    Algorithms, The Computer Journal 26(4), 1983; average linkage is reducible, so the result is the greedy one).
-    """
-    rows = {
-        index: {other: value for other, value in enumerate(row) if other != index} for index, row in enumerate(alike)
-    }
-    groups = {index: [index] for index in rows}
-    done: list[list[int]] = []
-    chain: list[int] = []
-    while groups:
-        if not chain:
-            chain.append(min(groups))
-        last = chain[-1]
-        row = rows[last]
-        before = chain[-2] if len(chain) > 1 else None
-        nearest = max(row, key=lambda other: (row[other], other == before, -other), default=None)
-        if nearest is None or row[nearest] < threshold:
-            # Its nearest is too far, and joining others never brings it nearer than its nearest: it stays as it is.
-            done.append(groups.pop(last))
-            for other in rows.pop(last):
-                del rows[other][last]
-            chain.pop()
-        elif nearest == before:
-            _join(groups, rows, last, nearest)
-            del chain[-2:]
-        else:
-            chain.append(nearest)
-    return sorted((sorted(group) for group in done), key=lambda group: (-len(group), group))
-
-
-def _join(groups: dict[int, list[int]], rows: dict[int, dict[int, float]], kept: int, gone: int) -> None:
-    """Make two groups one under the first's name; similarities become means over all pairs (Lance and Williams)."""
-    of_kept, of_gone = len(groups[kept]), len(groups[gone])
-    groups[kept] += groups.pop(gone)
-    former = rows.pop(gone)
-    del rows[kept][gone]
-    for other in rows[kept]:
-        mean = (of_kept * rows[kept][other] + of_gone * former[other]) / (of_kept + of_gone)
-        rows[kept][other] = rows[other][kept] = mean
-        del rows[other][gone]
+    case = _Case(pictures, judged, alike)
+    return WhoIsWho(
+        sightings=tuple(case.sighting(number, smallest_side) for number in range(len(pictures))),
+        people=len(case.rivals) + bool(case.character),
+        doubt=case.doubt,
+    )
 
 
 def room_for(subject: Box, others: Sequence[Box], width: int, height: int, smallest_side: int) -> Box | None:
@@ -226,30 +182,79 @@ def surroundings_of(subject: Box, room: Box, smallest_side: int) -> Box:
 
 
 class _Case:
-    """What is known of the pictures: the judged subjects, how alike they are, and their groups."""
+    """What is known of the pictures: the judged subjects, how alike they are, who the character is and who is not."""
 
-    def __init__(
-        self,
-        pictures: Sequence[PictureSeen],
-        judged: list[Place],
-        alike: list[list[float]],
-        groups: list[list[int]],
-    ) -> None:
+    def __init__(self, pictures: Sequence[PictureSeen], judged: list[Place], alike: list[list[float]]) -> None:
         self.pictures, self.judged, self.alike = pictures, judged, alike
-        self.groups = groups
         self.index_of = {place: index for index, place in enumerate(judged)}
         self.source = [pictures[number].source for number, _ in judged]
         self.is_sure = [pictures[number].subjects[index].is_sure for number, index in judged]
+        groups = group_by_likeness(alike, SAME_PERSON)
+        self.character, self.doubt = self._find_character(groups)
+        own = set(self.character)
+        # A group of one clip that is mostly like the character is the character before that clip's place.
+        self.rivals = [
+            group
+            for group in groups
+            if not own & set(group)
+            and self._is_somebody(group)
+            and (self._size(group)[0] > 1 or self._typical(group, self.character) < RIGHT_FROM)
+        ]
+        self.shared_sources = [{self.source[index] for index in group} for group in self.rivals]
+        self.usual = [self._typical(self.character, group) for group in self.rivals]
 
-    def find_character(self) -> tuple[list[int], str]:
+    def sighting(self, number: int, smallest_side: int) -> Sighting:
+        """The verdict on one picture."""
+        picture = self.pictures[number]
+        scored = [
+            (subject, *self._standing(self.index_of[number, subject]))
+            for subject in range(len(picture.subjects))
+            if (number, subject) in self.index_of
+        ]
+        if not scored:
+            reason = "nobody is clearly seen" if picture.subjects else "nobody stands out"
+            return _sighting(number, Verdict.NOBODY, reason)
+        subject, verdict, likeness = max(scored, key=lambda item: (_RANK[item[1]], item[2] or -1.0, -item[0]))
+        if self.doubt:
+            return _sighting(number, Verdict.DOUBTFUL, self.doubt, subject, likeness)
+        if verdict is Verdict.STRANGER:
+            return _sighting(number, verdict, "somebody else", subject, likeness)
+        if verdict is Verdict.DOUBTFUL:
+            reason = f"only a little like the character ({likeness or 0:.2f})"
+            return _sighting(number, verdict, reason, subject, likeness)
+        if self._is_partly_another(self.index_of[number, subject]):
+            reason = "looks partly like somebody else: perhaps two people, one before the other"
+            return _sighting(number, Verdict.DOUBTFUL, reason, subject, likeness)
+        box = picture.subjects[subject].box
+        others = [
+            other.box
+            for index, other in enumerate(picture.subjects)
+            if index != subject and self._is_other((number, index), other, box)
+        ]
+        room = room_for(box, others, picture.width, picture.height, smallest_side)
+        if room is None:
+            reason = "somebody else stands too close to be cropped away"
+            return _sighting(number, Verdict.CROWDED, reason, subject, likeness)
+        if any(picture.source in sources for sources in self.shared_sources):
+            room = surroundings_of(box, room, smallest_side)
+        return _sighting(number, Verdict.RIGHT, "", subject, likeness, room)
+
+    def likeness(self, index: int, group: Sequence[int]) -> float | None:
+        """Mean similarity to the most alike of a group, itself and its picture left out, other clips first."""
+        number, source = self.judged[index][0], self.source[index]
+        others = [other for other in group if self.judged[other][0] != number]
+        elsewhere = [other for other in others if self.source[other] != source]
+        values = nlargest(BEST_LOOKS, (self.alike[index][other] for other in elsewhere or others))
+        return fmean(values) if values else None
+
+    def _find_character(self, groups: list[list[int]]) -> tuple[list[int], str]:
         """The looks that are the character's for sure, and the doubt as a sentence."""
         confirmed = self._confirmed()
         if confirmed:
-            group = max(self.groups, key=lambda group: (len(confirmed & set(group)), len(group)))
-            return sorted(confirmed | set(group)), ""
-        if not self.groups:
+            return self._group_of(confirmed, groups), ""
+        if not groups:
             return [], ""
-        ordered = sorted(self.groups, key=self._size, reverse=True)
+        ordered = sorted(groups, key=self._size, reverse=True)
         clips, pictures = self._size(ordered[0])
         for other in ordered[1:]:
             other_clips, other_pictures = self._size(other)
@@ -261,19 +266,17 @@ class _Case:
                 )
         return ordered[0], ""
 
-    def rivals_of(self, character: list[int]) -> list[list[int]]:
-        """Everybody else who is there often enough, and surely enough, to be a person of the clips.
-
-        A group of one clip that is mostly like the character is the character before that clip's place.
-        """
-        own = set(character)
-        return [
-            group
-            for group in self.groups
-            if not own & set(group)
-            and self._is_somebody(group)
-            and (self._size(group)[0] > 1 or self._typical(group, character) < RIGHT_FROM)
-        ]
+    def _group_of(self, confirmed: set[int], groups: list[list[int]]) -> list[int]:
+        """The confirmed looks with their group; where that is hardly more than they are, with the most alike one."""
+        group = max(groups, key=lambda group: (len(confirmed & set(group)), len(group)))
+        own = sorted(confirmed | set(group))
+        if self._size(set(own) - confirmed)[1] >= ENOUGH_PICTURES:
+            return own
+        others = [group for group in groups if not set(group) & set(own) and self._is_somebody(group)]
+        ranked = sorted(((self._typical(group, own), group) for group in others), reverse=True)
+        best, second = [value for value, _ in ranked[:2]] + [-1.0] * (2 - len(ranked[:2]))
+        is_clear = best >= STRANGER_UNDER and best >= second + CLEAR_LEAD
+        return sorted({*own, *ranked[0][1]}) if is_clear else own
 
     def _is_somebody(self, group: Sequence[int]) -> bool:
         return self._size(group)[1] >= ENOUGH_PICTURES and 2 * sum(self.is_sure[i] for i in group) >= len(group)
@@ -283,89 +286,36 @@ class _Case:
         values = [value for index in group if (value := self.likeness(index, other)) is not None]
         return median(values) if values else -1.0
 
-    def likeness(self, index: int, group: Sequence[int]) -> float | None:
-        """Mean similarity to the most alike of a group, itself and its picture left out, other clips first."""
-        number, source = self.judged[index][0], self.source[index]
-        others = [other for other in group if self.judged[other][0] != number]
-        elsewhere = [other for other in others if self.source[other] != source]
-        values = sorted((self.alike[index][other] for other in elsewhere or others), reverse=True)
-        return fmean(values[:BEST_LOOKS]) if values else None
-
-    def sighting(
-        self, number: int, character: list[int], rivals: list[list[int]], doubt: str, smallest_side: int
-    ) -> Sighting:
-        """The verdict on one picture."""
-        picture = self.pictures[number]
-        scored = [
-            (subject, *self._standing(self.index_of[number, subject], character, rivals))
-            for subject in range(len(picture.subjects))
-            if (number, subject) in self.index_of
-        ]
-        if not scored:
-            reason = "nobody is clearly seen" if picture.subjects else "nobody stands out"
-            return _sighting(number, Verdict.NOBODY, reason)
-        subject, verdict, likeness = max(scored, key=lambda item: (_RANK[item[1]], item[2] or -1.0, -item[0]))
-        if doubt:
-            return _sighting(number, Verdict.DOUBTFUL, doubt, subject, likeness)
-        if verdict is Verdict.STRANGER:
-            return _sighting(number, verdict, "somebody else", subject, likeness)
-        if verdict is Verdict.DOUBTFUL:
-            reason = f"only a little like the character ({likeness or 0:.2f})"
-            return _sighting(number, verdict, reason, subject, likeness)
-        if self._is_partly_another(self.index_of[number, subject], character, rivals):
-            reason = "looks partly like somebody else: perhaps two people, one before the other"
-            return _sighting(number, Verdict.DOUBTFUL, reason, subject, likeness)
-        own_box = picture.subjects[subject].box
-        others = [
-            other.box
-            for index, other in enumerate(picture.subjects)
-            if index != subject and self._is_other((number, index), other, own_box, character, rivals)
-        ]
-        room = room_for(own_box, others, picture.width, picture.height, smallest_side)
-        if room is None:
-            reason = "somebody else stands too close to be cropped away"
-            return _sighting(number, Verdict.CROWDED, reason, subject, likeness)
-        if picture.source in self._shared_sources(rivals):
-            room = surroundings_of(own_box, room, smallest_side)
-        return _sighting(number, Verdict.RIGHT, "", subject, likeness, room)
-
-    def _is_partly_another(self, index: int, character: list[int], rivals: list[list[int]]) -> bool:
-        """Whether a look of the character is more like somebody else of this clip than the character's looks are."""
-        for group in rivals:
-            if any(self.source[other] == self.source[index] for other in group):
-                own = self.likeness(index, group)
-                if own is not None and own > self._typical(character, group) + PARTLY_ANOTHER:
-                    return True
-        return False
-
-    def _shared_sources(self, rivals: list[list[int]]) -> set[str]:
-        """The clips in which somebody else is."""
-        return {self.source[index] for group in rivals for index in group}
-
-    def _is_other(
-        self, place: Place, seen: SubjectSeen, own_box: Box, character: list[int], rivals: list[list[int]]
-    ) -> bool:
-        """Whether this is another person than the one in `own_box`: not a thing, and not the same one found twice."""
-        index = self.index_of.get(place)
-        if index is None:
-            return seen.is_sure
-        verdict, own = self._standing(index, character, rivals)
-        if verdict is Verdict.RIGHT and seen.box.left < own_box.right and own_box.left < seen.box.right:
-            return False
-        if seen.is_sure:
-            return True
-        return max([own or -1.0, *(self.likeness(index, group) or -1.0 for group in rivals)]) >= SOMEBODY_FROM
-
-    def _standing(self, index: int, character: list[int], rivals: list[list[int]]) -> tuple[Verdict, float | None]:
-        own = self.likeness(index, character)
+    def _standing(self, index: int) -> tuple[Verdict, float | None]:
+        own = self.likeness(index, self.character)
         if own is None:  # the only look there is
-            return (Verdict.RIGHT if index in character else Verdict.STRANGER), None
-        nearest = max((value for group in rivals if (value := self.likeness(index, group)) is not None), default=-1.0)
-        if own >= RIGHT_FROM and own >= nearest + CLEAR_LEAD:
+            return (Verdict.RIGHT if index in self.character else Verdict.STRANGER), None
+        nearest = max([-1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)])
+        enough = SAME_PERSON if not self.rivals and index in self.character else RIGHT_FROM
+        if own >= enough and own >= nearest + CLEAR_LEAD:
             return Verdict.RIGHT, own
         if own < STRANGER_UNDER or nearest >= own + CLEAR_LEAD:
             return Verdict.STRANGER, own
         return Verdict.DOUBTFUL, own
+
+    def _is_partly_another(self, index: int) -> bool:
+        """Whether a look of the character is more like somebody else of this clip than the character's looks are."""
+        for group, sources, usual in zip(self.rivals, self.shared_sources, self.usual, strict=True):
+            if self.source[index] in sources and (self.likeness(index, group) or -1.0) > usual + PARTLY_ANOTHER:
+                return True
+        return False
+
+    def _is_other(self, place: Place, seen: SubjectSeen, box: Box) -> bool:
+        """Whether this is another person than the one in the box: not a thing, and not the same one found twice."""
+        index = self.index_of.get(place)
+        if index is None:
+            return seen.is_sure
+        verdict, own = self._standing(index)
+        if verdict is Verdict.RIGHT and seen.box.left < box.right and box.left < seen.box.right:
+            return False
+        if seen.is_sure:
+            return True
+        return max([own or -1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)]) >= SOMEBODY_FROM
 
     def _confirmed(self) -> set[int]:
         """The confirmed pictures' subjects; of several in one picture the one most alike to the other pictures'."""
@@ -382,7 +332,7 @@ class _Case:
             sure.add(max(own, key=lambda index: (self.likeness(index, sorted(sure)) or 0.0, -index)))
         return sure
 
-    def _size(self, group: Sequence[int]) -> tuple[int, int]:
+    def _size(self, group: Collection[int]) -> tuple[int, int]:
         """In how many clips and in how many pictures somebody is."""
         return len({self.source[index] for index in group}), len({self.judged[index][0] for index in group})
 
