@@ -208,9 +208,9 @@ def _windows(width: int) -> Iterator[tuple[int, int]]:
 
 def _same_finds(masks: list[Mask]) -> list[list[int]]:
     """Groups of masks that are the same thing: the one that most others agree with first, with those."""
-    flat = np.array([mask.ravel() for mask in masks], np.float32)
-    common = flat @ flat.T
-    sizes = flat.sum(axis=1)
+    bits = np.array([np.packbits(mask) for mask in masks])
+    common = np.bitwise_count(bits[:, None] & bits).sum(axis=2, dtype=np.int64)
+    sizes = common.diagonal()
     is_same = common / (sizes[:, None] + sizes - common) > SAME_FIND
     left = list(range(len(masks)))
     groups = []
