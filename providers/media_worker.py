@@ -24,6 +24,7 @@ import av
 
 from domain.errors import NotConfigured, OnModelError
 from providers import media_frames, media_probe
+from providers.media_harvest import harvest_clip
 from providers.media_limits import DecodingLimits, allow_processor_seconds, bind_this_process
 from providers.ports import RgbImage
 
@@ -55,6 +56,8 @@ def main() -> NoReturn:
     """Serve orders until stdin closes."""
     answers = Answers()
     limits = DecodingLimits.model_validate_json(sys.argv[1]) if len(sys.argv) > 1 else DecodingLimits()
+    # A module imported later would be written to its cache under a limit on files: cut off, and broken for everybody.
+    sys.dont_write_bytecode = True
     bind_this_process(limits)
     orders: queue.Queue[Order] = queue.Queue()
     threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
@@ -115,8 +118,6 @@ def _frames_at(order: Order, limits: DecodingLimits, answers: Answers) -> None:
 
 
 def _harvest(order: Order, limits: DecodingLimits, answers: Answers) -> None:
-    from providers.media_harvest import harvest_clip
-
     path = _tell_work(order, limits, answers)
     answers.say(harvest=harvest_clip(path, Path(order["folder"]), order["wanted"]).model_dump(mode="json"))
 
