@@ -30,7 +30,7 @@ from studio.demo import poses
 from studio.demo.cast import draw_character, random_design
 from studio.demo.designs import Pose
 from studio.demo.scenes import PLACES, paint_scene
-from tasks.choosing import Choosable, choose, layout_likeness, outfits_by_likeness, without_twins
+from tasks.choosing import Choosable, choose, layout_likeness, outfits, without_twins
 
 Pixels = NDArray[np.uint8]
 SIZE = (640, 360)
@@ -328,10 +328,10 @@ def measure_outfits(name: str, first: int) -> None:
                 looks.append(look)
                 worn.append(who == one)
         likeness = np.array([[scorer.similarity(a, b) for a in looks] for b in looks], np.float32)
-        told = np.array(outfits_by_likeness(likeness, SAME_OUTFIT))
+        told = np.array(outfits(likeness, SAME_OUTFIT))
         truth, pairs = np.array(worn), np.triu_indices(len(worn), 1)
         same, joined = (truth[:, None] == truth)[pairs], (told[:, None] == told)[pairs]
-        alone = outfits_by_likeness(likeness[np.ix_(truth, truth)], SAME_OUTFIT)
+        alone = outfits(likeness[np.ix_(truth, truth)], SAME_OUTFIT)
         figures.append((joined[same].mean(), joined[~same].mean(), told.max() + 1, max(alone) + 1))
     together, wrongly, of_two, of_one = np.mean(figures, axis=0)
     print(  # noqa: T201

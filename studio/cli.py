@@ -249,8 +249,12 @@ def stop() -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script: run a command and leave with its exit code."""
+    import os
+
     from studio.interrupting import leave_on_interrupt
 
+    # Our matrices are small, and on a busy machine the threads of one product wait for each other longer than it takes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     leave_on_interrupt()
     sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
 

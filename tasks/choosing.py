@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from pydantic import ConfigDict
 from domain.frame_rules import DUPLICATE_BITS, hash_distance
 from domain.pictures import Framing, Light, Origin, View
 from domain.records import Record
+from domain.likeness_groups import group_by_likeness
 from domain.training_sets import HELD_OUT_AIM
 from tasks.variety import Objective, merits_of, own_shares, sort_into_kinds, wanted_shares
 
@@ -214,44 +214,15 @@ def hold_out(chosen: Iterable[Choosable], count: int) -> Split:
     )
 
 
-def outfits(looks: Sequence[Any], similarity: Callable[[Any, Any], float], alike: float) -> tuple[int, ...]:
-    """For each look the number of its outfit, 0 the commonest; looks in order of preference as examples.
-
-    Crude: a look joins the example it is most like when that is at least `alike`, else it becomes an example itself;
-    then all are given to their nearest example once more. One person in two sets of clothes is told apart only as far
-    as `similarity` does.
-    """
-    examples: list[int] = []
-    for i, look in enumerate(looks):
-        if all(similarity(look, looks[k]) < alike for k in examples):
-            examples.append(i)
-    nearest = [max(examples, key=lambda k: (similarity(look, looks[k]), -k)) for look in looks]
-    sizes = Counter(nearest)
-    number = {k: n for n, k in enumerate(sorted(sizes, key=lambda k: (-sizes[k], k)))}
-    return tuple(number[k] for k in nearest)
-
-
-def outfits_by_likeness(likeness: NDArray[np.float32], alike: float) -> tuple[int, ...]:
+def outfits(likeness: NDArray[np.float32], alike: float) -> tuple[int, ...]:
     """For each of n sightings of one person the number of the outfit, 0 the commonest; `likeness` is n × n.
 
-    Groups are merged while the mean likeness across two of them is at least `alike` (average linkage). Better than
-    `outfits`, and as crude in this: one outfit near and far may be called two (figures in docs/decisions/0005).
+    Groups are merged while the mean likeness across two of them is at least `alike` (average linkage). Crude: one
+    outfit near and far may be called two (figures in docs/decisions/0005).
     """
-    mean = likeness.astype(np.float64)
-    np.fill_diagonal(mean, -np.inf)
-    groups = {i: [i] for i in range(len(mean))}
-    while len(groups) > 1:
-        one, other = sorted(int(i) for i in np.unravel_index(int(mean.argmax()), mean.shape))
-        if mean[one, other] < alike:
-            break
-        own, taken = len(groups[one]), len(groups[other])
-        both = (own * mean[one] + taken * mean[other]) / (own + taken)
-        mean[one, :] = mean[:, one] = both
-        mean[other, :] = mean[:, other] = mean[one, one] = -np.inf
-        groups[one] += groups.pop(other)
-    by_size = sorted(groups.values(), key=lambda group: (-len(group), min(group)))
-    number = {i: n for n, group in enumerate(by_size) for i in group}
-    return tuple(number[i] for i in range(len(mean)))
+    groups = group_by_likeness(likeness.tolist(), alike)
+    number = {i: n for n, group in enumerate(groups) for i in group}
+    return tuple(number[i] for i in range(len(likeness)))
 
 
 # --- what is a twin, and what leaks ---

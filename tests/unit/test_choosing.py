@@ -27,7 +27,6 @@ from tasks.choosing import (
     hold_out,
     layout_likeness,
     outfits,
-    outfits_by_likeness,
     without_twins,
 )
 
@@ -343,20 +342,14 @@ def test_confirmed_and_generated_pictures_are_held_out_last() -> None:
 # --- outfits, likeness ---
 
 
-def test_outfits_are_numbered_by_how_common_they_are() -> None:
-    colours = [1.0, 5.0, 5.1, 5.2, 1.1, 9.0]
-    assert outfits(colours, lambda a, b: 1 - abs(a - b), 0.5) == (1, 0, 0, 0, 1, 2)
-    assert outfits([], lambda a, b: 0.0, 0.5) == ()
-
-
-def test_outfits_by_likeness_join_while_groups_are_alike_on_average() -> None:
+def test_outfits_are_joined_while_alike_on_average_and_numbered_by_how_common_they_are() -> None:
     colours = np.array([1.0, 5.0, 5.1, 5.2, 1.1, 9.0])
     likeness = (1 - np.abs(colours[:, None] - colours)).astype(np.float32)
-    assert outfits_by_likeness(likeness, 0.5) == (1, 0, 0, 0, 1, 2)
-    assert outfits_by_likeness(likeness, 0.95) == (0, 1, 2, 3, 4, 5)
-    assert outfits_by_likeness(likeness, -9.0) == (0,) * 6
-    assert outfits_by_likeness(likeness[:1, :1], 0.5) == (0,)
-    assert outfits_by_likeness(likeness[:0, :0], 0.5) == ()
+    assert outfits(likeness, 0.5) == (1, 0, 0, 0, 1, 2)
+    assert outfits(likeness, 0.95) == (0, 1, 2, 3, 4, 5)
+    assert outfits(likeness, -9.0) == (0,) * 6
+    assert outfits(likeness[:1, :1], 0.5) == (0,)
+    assert outfits(likeness[:0, :0], 0.5) == ()
 
 
 def test_likeness_is_symmetric_and_one_for_itself() -> None:
