@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from domain.frame_rules import DUPLICATE_BITS, hash_distance
+from domain.likeness_groups import group_by_likeness
 from domain.pictures import Framing, Light, Origin, View
 from domain.records import Record
-from domain.likeness_groups import group_by_likeness
 from domain.training_sets import HELD_OUT_AIM
 from tasks.variety import Objective, merits_of, own_shares, sort_into_kinds, wanted_shares
 
