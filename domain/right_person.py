@@ -7,6 +7,7 @@ numbers do not settle is `doubtful`, with the reason, and waits for a person.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from heapq import nlargest
@@ -186,6 +187,7 @@ class _Case:
 
     def __init__(self, pictures: Sequence[PictureSeen], judged: list[Place], alike: list[list[float]]) -> None:
         self.pictures, self.judged, self.alike = pictures, judged, alike
+        self.lengths = Counter(picture.source for picture in pictures)
         self.index_of = {place: index for index, place in enumerate(judged)}
         self.source = [pictures[number].source for number, _ in judged]
         self.is_sure = [pictures[number].subjects[index].is_sure for number, index in judged]
@@ -333,8 +335,10 @@ class _Case:
         return sure
 
     def _size(self, group: Collection[int]) -> tuple[int, int]:
-        """In how many clips and in how many pictures somebody is."""
-        return len({self.source[index] for index in group}), len({self.judged[index][0] for index in group})
+        """In how many clips and pictures somebody is; one sight in a clip of several pictures does not count as a clip."""
+        numbers = {self.judged[index][0] for index in group}
+        sources = Counter(self.pictures[number].source for number in numbers)
+        return sum(count >= min(2, self.lengths[source]) for source, count in sources.items()), len(numbers)
 
 
 _RANK = {Verdict.RIGHT: 2, Verdict.DOUBTFUL: 1, Verdict.STRANGER: 0}
