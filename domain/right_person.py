@@ -335,7 +335,7 @@ class _Case:
         return sure
 
     def _size(self, group: Collection[int]) -> tuple[int, int]:
-        """In how many clips and pictures somebody is; one sight in a clip of several pictures does not count as a clip."""
+        """In how many clips and pictures somebody is; one sight of several in a clip does not count."""
         numbers = {self.judged[index][0] for index in group}
         sources = Counter(self.pictures[number].source for number in numbers)
         return sum(count >= min(2, self.lengths[source]) for source, count in sources.items()), len(numbers)
