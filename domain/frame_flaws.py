@@ -35,12 +35,12 @@ NOISE_LIMIT = 12.0
 
 GRAINY = 3.0
 
-SOFT_LIMIT = 0.55
-"""Softer than this the identity scorer cannot say who it is (`vision.BLUR_LIMIT`), whatever the clip."""
+SOFT_LIMIT = 0.50
+"""Softer than this is blurred whatever the clip: out of focus throughout measured 0.57 and more."""
 
-SOFT_FROM, SOFTER_THAN_CLIP = 0.40, 0.18
-"""Softer than the first, and softer by the second than the clip's crisp frames. Close-ups of the demo season before a
-soft background reach 0.35, its blurred frames begin at 0.69."""
+SOFT_FROM, SOFTER_THAN_CLIP = 0.33, 0.12
+"""Softer than the first, and softer by the second than the clip's crisp frames. On the development half sound frames
+measured up to 0.29, blurred ones from 0.39."""
 
 WEAK_SHARE = 0.30
 """Less than this share of the detail of the clip's sharp frames is blur where grain makes the edges look crisp. Without

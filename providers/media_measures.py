@@ -23,6 +23,12 @@ _MIN_TILE = 16
 _NORMAL_CONTRAST = 50.0
 _MAX_GAIN = 6.0
 
+_SOFT_TILE = 32
+_EDGES_SHARE = 0.3
+"""Of the mean tile's edges: a tile with less has nothing to be judged by."""
+
+_CRISP_SHARE = 0.2
+
 _NOISE_QUANTILE = 0.2
 _LAPLACIAN_OF_NOISE = 0.40625
 """Variance of the Laplacian of white noise of variance 1 after the 1-2-1 smoothing: the kernel's squares summed."""
@@ -134,24 +140,36 @@ def noise_of(grey: Grey) -> float:
 
 
 def softness_of(grey: Grey) -> float:
-    """0 (crisp) … 1 (soft): how little of its steps a picture loses when it is blurred once more, worse direction.
+    """0 (crisp) … 1 (soft), of the crispest fifth of the tiles with edges: how little blurring once more takes away.
 
-    The measure of `providers.vision.blur_of` (F. Crete et al., The Blur Effect, SPIE 6492, 2007; window 9 px) on every
-    second line, which is four times as fast and within 0.02 of it.
+    The measure of `providers.vision.blur_of` (F. Crete et al., The Blur Effect, SPIE 6492, 2007; window 9 px, steps of
+    a fifth of the strongest) for each tile of 32 px, so that a sharp face before a soft background counts as sharp;
+    of the two directions the worse, so that a smear counts as soft. On every second line, which costs half.
     """
+    if min(grey.shape) < 2 * _SOFT_TILE:
+        return 1.0
     scores = []
-    for values in (grey[::2].astype(np.float32), grey[:, ::2].T.astype(np.float32)):
-        if values.shape[1] < 10:
-            continue
-        sums = np.cumsum(values, axis=1)
-        smooth_steps = np.abs(sums[:, 9:-1] - sums[:, :-10] - sums[:, 10:] + sums[:, 1:-9]) / 9
-        steps = np.abs(values[:, 6:-4] - values[:, 5:-5])
-        steps = steps[:, : smooth_steps.shape[1]]
-        limit = 0.2 * float(np.quantile(steps[::3], 0.995))
-        steps = np.where(steps > limit, steps, 0)
-        if total := float(steps.sum()):
-            scores.append(1 - float(np.maximum(0, steps - smooth_steps).sum()) / total)
+    for lines in (grey[::2], np.ascontiguousarray(grey[:, ::2].T)):
+        total, lost = _steps_by_tile(lines)
+        has_edges = total > max(_EDGES_SHARE * float(total.mean()), 1e-3)
+        if has_edges.any():
+            scores.append(float(np.quantile(1 - lost[has_edges] / total[has_edges], _CRISP_SHARE)))
     return max(scores, default=1.0)
+
+
+def _steps_by_tile(lines: Grey) -> Floats:
+    """By tile of 32×32 px (16 lines of those left): the sum of the strong steps, and what of it blurring takes away."""
+    values = lines.astype(np.float32)
+    sums = np.cumsum(values, axis=1)
+    smooth_steps = np.abs(sums[:, 9:-1] - sums[:, :-10] - sums[:, 10:] + sums[:, 1:-9]) / 9
+    steps = np.abs(values[:, 6:-4] - values[:, 5:-5])[:, : smooth_steps.shape[1]]
+    strong = steps > max(0.2 * float(np.quantile(steps[::3], 0.995)), 1e-3)
+    steps = np.where(strong, steps, 0)
+    lost = np.where(strong, np.maximum(0, steps - smooth_steps), 0)
+    rows, columns = steps.shape[0] // (_SOFT_TILE // 2), steps.shape[1] // _SOFT_TILE
+    both = np.stack((steps, lost))[:, : rows * _SOFT_TILE // 2, : columns * _SOFT_TILE]
+    tiles: Floats = both.reshape(2, rows, _SOFT_TILE // 2, columns, _SOFT_TILE).sum(axis=(2, 4))
+    return tiles
 
 
 def _burst_measures(burst: Sequence[Grey]) -> tuple[float, float, float]:
