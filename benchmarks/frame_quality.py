@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from benchmarks.quality_clips import CASES, RATE, Film, Flaw, Half, encode, film_of
+from benchmarks.quality_clips import CASES, film_of
+from benchmarks.quality_stage import RATE, Film, Flaw, Half, encode
 from domain.frame_rules import common_bars
 from domain.looks import Bars, Harvest
 from domain.records import Record

@@ -8,120 +8,27 @@ seeds and strengths) was not. Every case has its other side: a flaw, and the inn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
-from fractions import Fraction
-from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
-import av
 import numpy as np
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from benchmarks.quality_stage import (
+    HEIGHT,
+    KEYFRAME_EVERY,
+    RATE,
+    SECONDS,
+    WIDTH,
+    Film,
+    Flaw,
+    Half,
+    Picture,
+    Stage,
+    pixels,
+    softened,
+)
 from domain.looks import Bars
-from studio.demo.cast import CAST, draw_character, random_design
-from studio.demo.scenes import paint_scene
-
-WIDTH, HEIGHT, RATE = 640, 360, 25
-KEYFRAME_EVERY: Final = 13
-"""Frames: 0.52 s, so that most keyframes become looks, whatever else decides about decoding."""
-
-SECONDS: Final = 6.0
-
-Picture = NDArray[np.uint8]
-
-
-class Flaw(StrEnum):
-    """What is wrong with a frame; `UNSCORED` ones lie so near a border that either answer is right."""
-
-    NONE = "none"
-    BLURRED = "blurred"
-    DARK = "too dark"
-    BRIGHT = "too bright"
-    FLAT = "flat"
-    BLANK = "black or blank"
-    NOISY = "noisy"
-    FADE = "fade or dissolve"
-    CUT = "on a cut"
-    FROZEN = "frozen"
-    UNSCORED = "unscored"
-
-
-class Half(StrEnum):
-    """Which half of the test set."""
-
-    DEVELOPMENT = "development"
-    HELD_OUT = "held-out"
-
-
-@dataclass(frozen=True)
-class Film:
-    """One clip to be: its pictures by frame number, and what is true of each."""
-
-    case: str
-    half: Half
-    seed: int
-    picture: Callable[[int], Picture]
-    flaws: tuple[Flaw, ...]
-    bars: Bars = field(default_factory=Bars)
-    has_text: bool = False
-    """Burnt-in text that no bar holds: the kept frames must be marked, and those of other films not."""
-
-    shots: int | None = 1
-    """None where a step of light may as well count as a new shot."""
-
-    crf: int = 20
-    """x264's rate factor: 20 is good, 36 coarse."""
-
-    is_still: bool = False
-    """Its shots are slides, each of which keeps one frame."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.half}-{self.case.replace(' ', '_')}-{self.seed}"
-
-
-class Stage:
-    """A place with a person in it, filmed by a moving camera: `frame(seconds)` is 640×360 RGB as floats."""
-
-    def __init__(
-        self, half: Half, seed: int, *, sway: float = 1.0, pace: float = 1.0, drawn: bool | None = None
-    ) -> None:
-        rng = np.random.default_rng((0 if half is Half.DEVELOPMENT else 1, seed))
-        self._rng = rng
-        is_drawn = seed % 2 == 0 if drawn is None else drawn
-        places = ("market", "tram", "pier") if half is Half.DEVELOPMENT else ("lighthouse", "rain_street", "rooftop")
-        self.place = _scene(places[seed // 2 % 3]) if is_drawn else _texture(int(rng.integers(1 << 30)))
-        self._person = _person(half, seed)
-        self._phase = rng.uniform(0, 6.28, 4)
-        self._speed = rng.uniform(0.2, 0.5, 4)
-        self._sway = sway
-        self._pace = pace
-
-    def frame(self, seconds: float) -> NDArray[np.float32]:
-        pace = self._pace
-        wave = np.sin(self._phase + self._speed * pace * seconds * 2) * self._sway
-        half_width = 470 + 40 * wave[0]
-        x, y = 640 + 110 * wave[1], 360 + 60 * wave[2]
-        box = (x - half_width, y - half_width * 9 / 16, x + half_width, y + half_width * 9 / 16)
-        box = (max(0.0, box[0]), max(0.0, box[1]), min(1280.0, box[2]), min(720.0, box[3]))
-        picture = self.place.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR, box=box)
-        sway = np.sin(self._phase + 1.1 * pace * seconds) * self._sway
-        place = (round(WIDTH / 2 - 150 + 70 * sway[3] - 40 * wave[1]), round(50 + 12 * sway[2]))
-        picture.paste(self._person, place, self._person)
-        return np.asarray(picture, np.float32)
-
-    def swept(self, seconds: float, across: float, down: float = 0.0, parts: int = 12) -> NDArray[np.float32]:
-        """The frame smeared over so many pixels, as by a moving camera."""
-        steps = [
-            np.roll(self.frame(seconds), (round(down * k / parts), round(across * k / parts)), (0, 1))
-            for k in range(parts)
-        ]
-        smeared: NDArray[np.float32] = np.mean(steps, axis=0, dtype=np.float32)
-        return smeared
 
 
 def film_of(half: Half, case: int, variant: int) -> Film:
@@ -130,31 +37,13 @@ def film_of(half: Half, case: int, variant: int) -> Film:
     return CASES[case](half, first + 2 * case + 3 * variant)
 
 
-def encode(film: Film, folder: Path) -> Path:
-    """Write the film as H.264 in MP4 (x264 veryfast, a keyframe each 13 frames); about 2 s of one core."""
-    path = folder / f"{film.name}.mp4"
-    options = {"preset": "veryfast", "crf": str(film.crf), "sc_threshold": "0", "bf": "2"}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(RATE), options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.gop_size = KEYFRAME_EVERY
-        for index in range(len(film.flaws)):
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(film.picture(index)), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-# --- the cases ---
-
 _FRAMES: Final = round(SECONDS * RATE)
 Painter = Callable[[float], NDArray[np.float32]]
 
 
 def _film(case: str, half: Half, seed: int, paint: Painter, flaws: list[Flaw] | None = None, **more: object) -> Film:
     def picture(index: int) -> Picture:
-        return _pixels(paint(index / RATE))
+        return pixels(paint(index / RATE))
 
     return Film(case, half, seed, picture, tuple(flaws or [Flaw.NONE] * _FRAMES), **more)  # type: ignore[arg-type]
 
@@ -190,7 +79,7 @@ def _defocused(case: str, low: float, high: float) -> Callable[[Half, int], Film
         stage, sigma = Stage(half, seed), _strength(half, seed, low, high)
 
         def paint(at: float) -> NDArray[np.float32]:
-            return _soft(stage.frame(at), sigma) if 1.5 <= at < 3.5 else stage.frame(at)
+            return softened(stage.frame(at), sigma) if 1.5 <= at < 3.5 else stage.frame(at)
 
         return _film(case, half, seed, paint, _within(1.5, 3.5, Flaw.BLURRED))
 
@@ -242,13 +131,13 @@ def _plain_wall(half: Half, seed: int) -> Film:
 def _all_soft(half: Half, seed: int) -> Film:
     stage, sigma = Stage(half, seed), _strength(half, seed, 5, 8)
     return _film(
-        "out of focus throughout", half, seed, lambda at: _soft(stage.frame(at), sigma), [Flaw.BLURRED] * _FRAMES
+        "out of focus throughout", half, seed, lambda at: softened(stage.frame(at), sigma), [Flaw.BLURRED] * _FRAMES
     )
 
 
 def _a_little_soft(half: Half, seed: int) -> Film:
     stage = Stage(half, seed)
-    return _film("a little soft throughout", half, seed, lambda at: _soft(stage.frame(at), 0.9))
+    return _film("a little soft throughout", half, seed, lambda at: softened(stage.frame(at), 0.9))
 
 
 def _dark(half: Half, seed: int) -> Film:
@@ -325,7 +214,7 @@ def _grained(case: str, deviation: float, blur: float, flaw: Flaw) -> Callable[[
         def paint(at: float) -> NDArray[np.float32]:
             frame = stage.frame(at)
             if 2 <= at < 4:
-                frame = _soft(frame, blur) if blur else frame
+                frame = softened(frame, blur) if blur else frame
                 frame = frame + rng.normal(0, deviation, (HEIGHT, WIDTH, 1)).astype(np.float32)
             return frame
 
@@ -346,7 +235,7 @@ def _cut(case: str, *, is_blended: bool) -> Callable[[Half, int], Film]:
             shot = sum(index >= cut for cut in at_frames)
             frame = stages[shot].frame(at)
             if is_blended and index in at_frames:
-                frame = (frame + stages[shot - 1].frame(at)) / 2
+                frame = (frame + stages[shot - 1].frame(at)) * np.float32(0.5)
             return frame
 
         flaws = [Flaw.NONE] * _FRAMES
@@ -427,7 +316,7 @@ def _calm_talk(half: Half, seed: int) -> Film:
     stage_moving = Stage(half, seed, sway=0.15)
 
     def paint(at: float) -> NDArray[np.float32]:
-        picture = Image.fromarray(_pixels(backdrop))
+        picture = Image.fromarray(pixels(backdrop))
         person = stage_moving._person
         picture.paste(person, (round(170 + 8 * np.sin(2.1 * at)), round(52 + 4 * np.sin(3.7 * at))), person)
         return np.asarray(picture, np.float32)
@@ -449,7 +338,7 @@ def _boxed(case: str, top: int, side: int, *, is_night: bool = False, subtitle: 
         width = side + (10 if half is Half.HELD_OUT and side else 0)
 
         def paint(at: float) -> NDArray[np.float32]:
-            inner = Image.fromarray(_pixels(stage.frame(at) * (0.33 if is_night else 1)))
+            inner = Image.fromarray(pixels(stage.frame(at) * (0.33 if is_night else 1)))
             inner = inner.resize((WIDTH - 2 * width, HEIGHT - 2 * height), Image.Resampling.BILINEAR)
             picture = Image.new("RGB", (WIDTH, HEIGHT))
             picture.paste(inner, (width, height))
@@ -480,7 +369,8 @@ def _night_sky(half: Half, seed: int) -> Film:
 def _dark_top(half: Half, seed: int) -> Film:
     """A room that gets dark towards the ceiling, without an edge: no bar."""
     stage = Stage(half, seed)
-    light = np.clip((np.arange(HEIGHT, dtype=np.float32) - 30) / 160, 0.02, 1)[:, None, None]
+    ramp = (np.arange(HEIGHT, dtype=np.float32) - 30) / 160
+    light: NDArray[np.float32] = np.clip(ramp, 0.02, 1).astype(np.float32)[:, None, None]
     return _film("dark ceiling", half, seed, lambda at: stage.frame(at) * light)
 
 
@@ -488,7 +378,7 @@ def _subtitled(half: Half, seed: int) -> Film:
     stage = Stage(half, seed)
 
     def paint(at: float) -> NDArray[np.float32]:
-        picture = Image.fromarray(_pixels(stage.frame(at)))
+        picture = Image.fromarray(pixels(stage.frame(at)))
         _write(picture, _line(seed, at), bottom=HEIGHT - 22)
         return np.asarray(picture, np.float32)
 
@@ -499,7 +389,7 @@ def _logo(half: Half, seed: int) -> Film:
     stage, is_left = Stage(half, seed), seed % 3 == 0
 
     def paint(at: float) -> NDArray[np.float32]:
-        picture = Image.fromarray(_pixels(stage.frame(at)))
+        picture = Image.fromarray(pixels(stage.frame(at)))
         layer = picture.copy()
         pen = ImageDraw.Draw(layer)
         word, font = ("NEON TV", "HARBOR 6")[seed % 2], ImageFont.load_default(size=22)
@@ -519,7 +409,7 @@ def _busy_bottom(half: Half, seed: int) -> Film:
     lit = rng.random((6, 10)) < 0.5
 
     def paint(at: float) -> NDArray[np.float32]:
-        picture = Image.fromarray(_pixels(stage.frame(at)))
+        picture = Image.fromarray(pixels(stage.frame(at)))
         pen = ImageDraw.Draw(picture)
         shift = round(14 * at)
         for x in range(-pitch - shift % pitch, WIDTH, pitch):
@@ -579,50 +469,6 @@ CASES: Final[tuple[Callable[[Half, int], Film], ...]] = (
     _smeared("short smear", 9, 14),
     _dissolved("slow dissolve of calm shots", 2.5, 3.5, sway=0.15),
 )
-
-
-# --- drawing ---
-
-
-def _pixels(frame: NDArray[np.float32]) -> Picture:
-    return np.clip(frame + 0.5, 0, 255).astype(np.uint8)
-
-
-def _soft(frame: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    blurred = Image.fromarray(_pixels(frame)).filter(ImageFilter.GaussianBlur(sigma))
-    return np.asarray(blurred, np.float32)
-
-
-@lru_cache(maxsize=8)
-def _scene(place: str) -> Image.Image:
-    return paint_scene(place).picture.convert("RGB").resize((1280, 720))
-
-
-def _texture(seed: int) -> Image.Image:
-    """Something like a photo: coloured clouds at every scale, and a few hundred flat shapes with edges before them."""
-    rng = np.random.default_rng(seed)
-    total = np.zeros((720, 1280, 3), np.float32)
-    for step, weight in ((2, 90.0), (6, 50.0), (20, 26.0), (80, 14.0), (320, 9.0)):
-        cells = rng.uniform(-1, 1, (step * 9 // 16 + 2, step + 2, 3)).astype(np.float32)
-        layers = [
-            np.asarray(Image.fromarray(cells[:, :, c]).resize((1280, 720), Image.Resampling.BICUBIC)) for c in range(3)
-        ]
-        total += weight * np.stack(layers, axis=2)
-    picture = Image.fromarray(_pixels(total + 125))
-    pen = ImageDraw.Draw(picture)
-    for _ in range(260):
-        x, y, size = rng.uniform(0, 1280), rng.uniform(0, 720), rng.uniform(6, 60)
-        angles = np.sort(rng.uniform(0, 6.28, int(rng.integers(3, 8))))
-        shape = [(x + size * np.cos(a), y + size * np.sin(a)) for a in angles]
-        pen.polygon(shape, fill=tuple(int(v) for v in rng.integers(10, 245, 3)))
-    return picture
-
-
-@lru_cache(maxsize=16)
-def _person(half: Half, seed: int) -> Image.Image:
-    who = list(CAST.values())[seed % 4] if half is Half.DEVELOPMENT else random_design(40_000 + seed)
-    view = ("front", "three_quarter", "profile")[seed % 3]
-    return draw_character(who, view, size=330, framing=("bust", "full")[seed // 2 % 2], background=None)
 
 
 _LINES: Final = (
