@@ -29,16 +29,16 @@ RIGHT_FROM = 0.45
 STRANGER_UNDER = 0.30
 """Likeness to the character from which somebody is the character, and below which they are surely not."""
 
-CLEAR_LEAD = 0.05
+CLEAR_LEAD = 0.12
 """How much more alike to the character than to anybody else of the clips somebody must be."""
 
 NEARLY_AS_OFTEN = 0.85
 """Share of the most frequent person's clips and pictures from which another is about equally often there."""
 
-SOMEBODY_FROM = 0.40
+SOMEBODY_FROM = 0.50
 """Likeness to one of the clips' people from which what may be a thing is that person after all."""
 
-PARTLY_ANOTHER = 0.21
+PARTLY_ANOTHER = 0.16
 """How much more like another person than the character's looks usually are a look must be to hold both."""
 
 ENOUGH_PICTURES = 3

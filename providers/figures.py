@@ -27,7 +27,7 @@ WINDOW_STEP = 0.25
 SAME_FIND = 0.6
 """Overlap (intersection over union) from which two windows found the same thing."""
 
-FIGURE_FROM = -0.5
+FIGURE_FROM = -2.2
 """Log-odds from which a find may be a figure."""
 
 HIDES_SHARE = 0.25
@@ -39,24 +39,25 @@ PART_INSIDE, PARTS_APART, PARTS_COVER = 0.75, 0.15, 0.55
 UNLIKE_COLOURS = 0.5
 """Likeness of colours under which two parts are two people; the left and the right half of one have more."""
 
-BEHIND_SHARE, BEHIND_FROM = 0.35, 0.0
+BEHIND_SHARE, BEHIND_FROM = 0.35, -1.2
 """What is left of a find behind a likelier figure is somebody when it is so much of the find, with such log-odds."""
 
 SMALLEST_SHARE = 0.01
 """Of the picture's area; as in providers/vision.py."""
 
 _WEIGHTS = {
-    "votes": 0.62,
-    "height": 1.93,
-    "bottom": 12.76,
-    "slender": -3.93,
-    "slender2": -2.42,
-    "filled": -5.21,
-    "colours": 1.77,
-    "head": -2.92,
-    "elsewhere": -12.96,
+    "votes": 0.92,
+    "height": 0.33,
+    "bottom": 10.03,
+    "slender": -4.09,
+    "slender2": -2.25,
+    "filled": -2.44,
+    "colours": 1.36,
+    "head": -2.22,
+    "elsewhere": -9.87,
 }
-_CONSTANT = -11.06
+_CONSTANT = -10.94
+"""Fitted to finds that overlap a person by 0.62 and more, against those that do by less than 0.5."""
 
 
 @dataclass(frozen=True, slots=True)

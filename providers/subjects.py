@@ -38,7 +38,7 @@ CLOSE_UP_BROAD, BUST_BROAD = 0.53, 0.25
 """Mean breadth, in heights, of a cut-off figure between a tenth and two fifths of its height: there a close-up has the
 head, a bust the head above narrower or equal shoulders. On the development designs 0.6 and 0.42 in the mean."""
 
-SURE_FROM = 1.5
+SURE_FROM = 0.0
 """Log-odds from which a figure without a face is surely somebody."""
 
 NIGHT_UNDER, DIM_UNDER, SOFT_UNDER = 0.25, 0.42, 0.65
