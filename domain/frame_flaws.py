@@ -42,9 +42,10 @@ SOFT_FROM, SOFTER_THAN_CLIP = 0.33, 0.12
 """Softer than the first, and softer by the second than the clip's crisp frames. On the development half sound frames
 measured up to 0.29, blurred ones from 0.39."""
 
-WEAK_SHARE = 0.30
-"""Less than this share of the detail of the clip's sharp frames is blur where grain makes the edges look crisp. Without
-grain the edges alone are asked: a plain wall, or a face before a soft background, has little detail and is sharp."""
+WEAK_SHARE, WEAKER_EDGES = 0.30, 0.15
+"""Less than this share of the detail of the clip's sharp frames is blur where the edges are softer too, by so much, or
+where grain makes them look crisp. Little detail alone is none: a plain wall, a face before a soft background (0.11
+softer than the wide shots of the same clip in the demo season) are sharp."""
 
 STILL_CHANGE, MOVING_CHANGE = 0.05, 0.4
 """Grey levels within 0.2 s: a repeated frame changes by compression alone (0.00–0.02 measured), somebody who
@@ -168,7 +169,8 @@ def _blur_of(look: LookMeasures, levels: ClipLevels) -> Flaw | None:
     limit = min(SOFT_LIMIT, max(SOFT_FROM, levels.softness + SOFTER_THAN_CLIP))
     if look.softness > limit:
         return Flaw(reason=f"blurred (edges {look.softness:.2f} soft, at most {limit:.2f} in this clip)", may_pass=True)
-    if look.noise > GRAINY and look.sharpness < WEAK_SHARE * levels.sharpness:
+    is_weak = look.sharpness < WEAK_SHARE * levels.sharpness
+    if is_weak and (look.noise > GRAINY or look.softness > levels.softness + WEAKER_EDGES):
         return Flaw(
             reason=f"blurred (sharpness {look.sharpness:.0f}, this clip's sharp frames have "
             f"about {levels.sharpness:.0f})",

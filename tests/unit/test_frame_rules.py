@@ -69,6 +69,7 @@ def reasons(looks: Sequence[LookMeasures], wanted: int = 16) -> list[str]:
         ({"softness": 0.62}, "blurred (edges 0.62 soft, at most 0.33 in this clip)"),
         ({"softness": 0.35}, "blurred (edges 0.35"),
         ({"sharpness": 50.0, "noise": 6.0}, "blurred (sharpness 50, this clip's sharp frames have about 240)"),
+        ({"sharpness": 50.0, "softness": 0.36}, "blurred"),
         ({"brightness": 0.03, "contrast": 0.04}, "too dark (brightness 0.03, at least 0.05)"),
         ({"brightness": 0.09, "contrast": 0.1}, "too dark (brightness 0.09, this clip's frames have about 0.45)"),
         ({"brightness": 0.97, "contrast": 0.1}, "too bright"),
@@ -106,6 +107,13 @@ def test_a_flawed_frame_is_dropped_with_the_number_seen(different: dict[str, Any
 )
 def test_what_only_resembles_a_flaw_is_kept(what: str, different: dict[str, Any]) -> None:
     assert reasons(with_one(different)) == [""] * 8, what
+
+
+@pytest.mark.parametrize(("softness", "is_blurred"), [(0.22, True), (0.17, False)])
+def test_little_detail_is_blur_only_with_softer_edges(softness: float, is_blurred: bool) -> None:
+    looks = moving_shot(softness=0.06)
+    looks[3] = look(3.0, sharpness=60.0, softness=softness)
+    assert reasons(looks)[3].startswith("blurred (sharpness 60") is is_blurred
 
 
 def test_a_clip_that_is_dark_throughout_keeps_its_frames() -> None:
