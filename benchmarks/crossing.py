@@ -32,7 +32,7 @@ from studio.demo.cast import CAST, random_design
 from studio.demo.designs import Design
 
 DEVELOPMENT = (("mei", "rui"), ("tova", "dario"), (1, 2), (3, 4), (5, 6), (7, 8))
-HELD_OUT = (("mei", "tova"), ("rui", "dario"), (201, 202), (203, 204), (205, 206), (207, 208), (209, 210), (211, 212))
+HELD_OUT = (("mei", "tova"), ("rui", "dario"), (301, 302), (303, 304), (305, 306), (307, 308), (309, 310), (311, 312))
 SHOWN_FROM = 0.05
 APART_PIXELS = 32
 SMALLEST_SIDE = 320

@@ -22,6 +22,10 @@ SAME_PERSON = 0.35
 """Mean similarity from which two groups of looks are one person (average linkage). Of the development pairs the same
 person in two clips has a median of 0.67, two people have 0.04."""
 
+TWO_SHARE, STRICTER, STRICTEST = 0.1, 0.05, 0.75
+"""Where two of a group stand side by side in this share of its pictures they are two people: it is grouped anew, this
+much stricter, until they are apart."""
+
 BEST_LOOKS = 3
 """A look is compared with the three most alike looks of a group, from other clips where there are any."""
 
@@ -191,16 +195,22 @@ class _Case:
         self.index_of = {place: index for index, place in enumerate(judged)}
         self.source = [pictures[number].source for number, _ in judged]
         self.is_sure = [pictures[number].subjects[index].is_sure for number, index in judged]
-        groups = group_by_likeness(alike, SAME_PERSON)
+        everybody = group_by_likeness(alike, SAME_PERSON)
+        groups = [part for group in everybody for part in self._parted(group, SAME_PERSON)]
         self.character, self.doubt = self._find_character(groups)
         own = set(self.character)
-        # A group of one clip that is mostly like the character is the character before that clip's place.
+        # A group of one clip that is mostly like the character is the character before that clip's place, unless the
+        # two stand side by side.
         self.rivals = [
             group
             for group in groups
             if not own & set(group)
             and self._is_somebody(group)
-            and (self._size(group)[0] > 1 or self._typical(group, self.character) < RIGHT_FROM)
+            and (
+                self._size(group)[0] > 1
+                or self._typical(group, self.character) < RIGHT_FROM
+                or self._pictures_of_two([*group, *self.character]) > 1
+            )
         ]
         self.shared_sources = [{self.source[index] for index in group} for group in self.rivals]
         self.usual = [self._typical(self.character, group) for group in self.rivals]
@@ -251,7 +261,7 @@ class _Case:
 
     def _find_character(self, groups: list[list[int]]) -> tuple[list[int], str]:
         """The looks that are the character's for sure, and the doubt as a sentence."""
-        confirmed = self._confirmed()
+        confirmed = self._confirmed(groups)
         if confirmed:
             return self._group_of(confirmed, groups), ""
         if not groups:
@@ -267,6 +277,25 @@ class _Case:
                     "confirm one with keep, or give an image."
                 )
         return ordered[0], ""
+
+    def _parted(self, group: list[int], threshold: float) -> list[list[int]]:
+        """The group, or where two of it often stand side by side in one picture, its parts at a stricter threshold."""
+        if threshold > STRICTEST or self._pictures_of_two(group) < max(2, TWO_SHARE * self._size(group)[1]):
+            return [group]
+        stricter = threshold + STRICTER
+        parts = group_by_likeness([[self.alike[one][other] for other in group] for one in group], stricter)
+        return [smaller for part in parts for smaller in self._parted([group[k] for k in part], stricter)]
+
+    def _pictures_of_two(self, group: Sequence[int]) -> int:
+        """In how many pictures two of a group are there, apart."""
+        boxes: dict[int, list[Box]] = {}
+        for index in group:
+            number, subject = self.judged[index]
+            boxes.setdefault(number, []).append(self.pictures[number].subjects[subject].box)
+        return sum(
+            any(one.right <= other.left or other.right <= one.left for one, other in combinations(own, 2))
+            for own in boxes.values()
+        )
 
     def _group_of(self, confirmed: set[int], groups: list[list[int]]) -> list[int]:
         """The confirmed looks with their group; where that is hardly more than they are, with the most alike one."""
@@ -319,8 +348,10 @@ class _Case:
             return True
         return max([own or -1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)]) >= SOMEBODY_FROM
 
-    def _confirmed(self) -> set[int]:
-        """The confirmed pictures' subjects; of several in one picture the one most alike to the other pictures'."""
+    def _confirmed(self, groups: list[list[int]]) -> set[int]:
+        """The confirmed pictures' subjects; of several in one picture the one most alike to the other confirmed ones,
+        without any the one who is in most pictures."""
+        pictures_of = {index: self._size(group)[1] for group in groups for index in group}
         sure: set[int] = set()
         several: list[list[int]] = []
         for number, picture in enumerate(self.pictures):
@@ -331,7 +362,8 @@ class _Case:
                 elif own:
                     several.append(own)
         for own in several:
-            sure.add(max(own, key=lambda index: (self.likeness(index, sorted(sure)) or 0.0, -index)))
+            known = sorted(sure)
+            sure.add(max(own, key=lambda k: (self.likeness(k, known) or 0.0, self.is_sure[k], pictures_of[k], -k)))
         return sure
 
     def _size(self, group: Collection[int]) -> tuple[int, int]:

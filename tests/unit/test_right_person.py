@@ -146,6 +146,21 @@ def test_a_room_under_the_smallest_side_is_none() -> None:
     assert room_for(LEFT, [wall], 1280, 720, 320) is not None
 
 
+def test_two_alike_people_who_stand_side_by_side_are_two() -> None:
+    pictures = [picture(f"clip {k // 3}", LEFT) for k in range(9)] + [picture("clip 8", LEFT, RIGHT) for _ in range(4)]
+    names = ["a"] * 9 + ["ab"] * 4
+    found = judged(pictures, names, {"ab": 0.5})
+    assert found.people == 2
+    assert verdicts(found) == ["right"] * 13
+    assert all(sighting.room is not None and sighting.room.right < 900 for sighting in found.sightings[9:])
+    assert judged(pictures[:9], names[:9], {"ab": 0.5}).people == 1
+
+
+def test_of_several_in_a_confirmed_picture_the_one_seen_most_is_meant() -> None:
+    pictures = [picture(f"clip {k // 3}", LEFT) for k in range(6)] + [picture("still", RIGHT, LEFT, confirmed=True)]
+    assert verdicts(judged(pictures, ["a"] * 6 + ["xa"]))[:6] == ["right"] * 6
+
+
 def test_groups_follow_the_mean_likeness() -> None:
     alike = [[0.0, 0.9, 0.2], [0.9, 0.0, 0.5], [0.2, 0.5, 0.0]]
     assert group_by_likeness(alike, 0.36) == [[0, 1], [2]]
