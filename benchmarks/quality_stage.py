@@ -138,6 +138,34 @@ def encode(film: Film, folder: Path) -> Path:
     return path
 
 
+FRAMES: Final = round(SECONDS * RATE)
+Painter = Callable[[float], NDArray[np.float32]]
+
+
+def film(case: str, half: Half, seed: int, paint: Painter, flaws: list[Flaw] | None = None, **more: object) -> Film:
+    """A film of six seconds from what is to be seen at each of them; sound throughout unless `flaws` say otherwise."""
+
+    def picture(index: int) -> Picture:
+        return pixels(paint(index / RATE))
+
+    return Film(case, half, seed, picture, tuple(flaws or [Flaw.NONE] * FRAMES), **more)  # type: ignore[arg-type]
+
+
+def within(start: float, end: float, flaw: Flaw, *, border: float = 0.12) -> list[Flaw]:
+    """`flaw` from start to end, nothing elsewhere, and nothing scored near the borders."""
+    flaws = []
+    for index in range(FRAMES):
+        at = index / RATE
+        near = min(abs(at - start), abs(at - end)) < border
+        flaws.append(Flaw.UNSCORED if near else flaw if start <= at < end else Flaw.NONE)
+    return flaws
+
+
+def strength(half: Half, seed: int, low: float, high: float) -> float:
+    """A number between the two, another one for each half and seed."""
+    return float(np.random.default_rng((7, half is Half.HELD_OUT, seed)).uniform(low, high))
+
+
 def pixels(frame: NDArray[np.float32]) -> Picture:
     """The frame as 8-bit values, rounded and kept within bounds."""
     rounded: Picture = np.clip(frame + 0.5, 0, 255).astype(np.uint8)
