@@ -39,6 +39,9 @@ CLEAR_LEAD = 0.12
 NEARLY_AS_OFTEN = 0.85
 """Share of the most frequent person's clips and pictures from which another is about equally often there."""
 
+ALIKE_AS_OFTEN = 0.4
+"""The same share where the two look so much alike that they were first taken for one."""
+
 SOMEBODY_FROM = 0.50
 """Likeness to one of the clips' people from which what may be a thing is that person after all."""
 
@@ -196,7 +199,9 @@ class _Case:
         self.source = [pictures[number].source for number, _ in judged]
         self.is_sure = [pictures[number].subjects[index].is_sure for number, index in judged]
         everybody = group_by_likeness(alike, SAME_PERSON)
-        groups = [part for group in everybody for part in self._parted(group, SAME_PERSON)]
+        parted = [self._joined(self._parted(group, SAME_PERSON)) for group in everybody]
+        groups = [part for parts in parted for part in parts]
+        self.lookalikes = [parts for parts in parted if len(parts) > 1]
         self.character, self.doubt = self._find_character(groups)
         own = set(self.character)
         # A group of one clip that is mostly like the character is the character before that clip's place, unless the
@@ -270,7 +275,9 @@ class _Case:
         clips, pictures = self._size(ordered[0])
         for other in ordered[1:]:
             other_clips, other_pictures = self._size(other)
-            is_as_often = other_clips >= NEARLY_AS_OFTEN * clips and other_pictures >= NEARLY_AS_OFTEN * pictures
+            is_alike = any(ordered[0] in parts and other in parts for parts in self.lookalikes)
+            share = ALIKE_AS_OFTEN if is_alike else NEARLY_AS_OFTEN
+            is_as_often = other_clips >= share * clips and other_pictures >= share * pictures
             if is_as_often and self._is_somebody(other):
                 return ordered[0], (
                     f"Two people are about equally often in these clips ({pictures} and {other_pictures} pictures): "
@@ -285,6 +292,20 @@ class _Case:
         stricter = threshold + STRICTER
         parts = group_by_likeness([[self.alike[one][other] for other in group] for one in group], stricter)
         return [smaller for part in parts for smaller in self._parted([group[k] for k in part], stricter)]
+
+    def _joined(self, parts: list[list[int]]) -> list[list[int]]:
+        """Parts put together again, the most alike first, as far as no two of them stand side by side."""
+        while len(parts) > 1:
+            pairs = [
+                (fmean(self.alike[a][b] for a in one for b in other), i, j)
+                for (i, one), (j, other) in combinations(enumerate(parts), 2)
+                if self._pictures_of_two([*one, *other]) < max(2, TWO_SHARE * self._size([*one, *other])[1])
+            ]
+            mean, i, j = max(pairs, default=(-1.0, 0, 0))
+            if mean < SAME_PERSON:
+                break
+            parts = [part for k, part in enumerate(parts) if k not in (i, j)] + [sorted(parts[i] + parts[j])]
+        return sorted(parts, key=lambda part: (-len(part), part))
 
     def _pictures_of_two(self, group: Sequence[int]) -> int:
         """In how many pictures two of a group are there, apart."""

@@ -83,7 +83,7 @@ class Find:
 
 
 def find_figures(lab: Floats) -> list[Figure]:
-    """Every figure of a picture given as CIE Lab at working size, the likeliest first. Deterministic, about 0.15 s.
+    """Every figure of a picture given as CIE Lab at working size, the likeliest first. About 0.1 s.
 
     Of two finds in the same place the likelier one stays; of one that is two others side by side, those; and what is
     left of one behind a likelier one stays too where it is a figure by itself.
