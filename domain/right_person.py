@@ -33,6 +33,9 @@ RIGHT_FROM = 0.45
 STRANGER_UNDER = 0.30
 """Likeness to the character from which somebody is the character, and below which they are surely not."""
 
+UNSURE_FROM = 0.60
+"""The same for what may be a thing: a dark doorway has some likeness to a dark coat."""
+
 CLEAR_LEAD = 0.12
 """How much more alike to the character than to anybody else of the clips somebody must be."""
 
@@ -344,6 +347,8 @@ class _Case:
             return (Verdict.RIGHT if index in self.character else Verdict.STRANGER), None
         nearest = max([-1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)])
         enough = SAME_PERSON if not self.rivals and index in self.character else RIGHT_FROM
+        if not self.is_sure[index]:
+            enough = max(enough, UNSURE_FROM)
         if own >= enough and own >= nearest + CLEAR_LEAD:
             return Verdict.RIGHT, own
         if own < STRANGER_UNDER or nearest >= own + CLEAR_LEAD:
