@@ -346,9 +346,8 @@ class _Case:
         if own is None:  # the only look there is
             return (Verdict.RIGHT if index in self.character else Verdict.STRANGER), None
         nearest = max([-1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)])
-        enough = SAME_PERSON if not self.rivals and index in self.character else RIGHT_FROM
-        if not self.is_sure[index]:
-            enough = max(enough, UNSURE_FROM)
+        is_among = not self.rivals and index in self.character
+        enough = SAME_PERSON if is_among else RIGHT_FROM if self.is_sure[index] else UNSURE_FROM
         if own >= enough and own >= nearest + CLEAR_LEAD:
             return Verdict.RIGHT, own
         if own < STRANGER_UNDER or nearest >= own + CLEAR_LEAD:
