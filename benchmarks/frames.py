@@ -109,7 +109,7 @@ def _compare(kind: Kind, clip: Path, runs: int, methods: Sequence[str]) -> list[
 
 def _missed(kind: Kind, ours: Run, pure: Run) -> list[str]:
     share = ours.wall_seconds / pure.wall_seconds
-    most_share = USUAL_SHARE if kind.gop <= USUAL_GOP else WORST_SHARE
+    most_share = USUAL_SHARE if kind.gop == USUAL_GOP else WORST_SHARE
     quality = _quality(ours.chosen)
     bars = {
         f"{share:.2f} of pure decode, allowed {most_share}": share <= most_share,

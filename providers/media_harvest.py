@@ -17,12 +17,21 @@ from providers.media_crew import Crew, HeldFrames
 from providers.media_looks import MEASURED_WIDTH, Place, PlaceReader, RawLook
 from providers.media_measures import measure_look
 from providers.media_pictures import jpeg_bytes
-from providers.media_places import further_places, keyframe_places, places_again, whole_clip
+from providers.media_places import (
+    FindPlaces,
+    Stretch,
+    further_places,
+    keyframe_places,
+    keyframes_passed_over,
+    places_again,
+    whole_clip,
+    without,
+)
 from providers.media_probe import clip_facts, free_decoders, open_clip, scan_packets, undecodable, video_stream
 from providers.ports import RgbImage
 
-HELD_BYTES = 120_000_000
-"""Decoded frames kept for the pictures, so that the chosen ones need no second decoding: 38 of 1080p, 9 of 4K."""
+HELD_BYTES = 100_000_000
+"""Decoded frames kept for the pictures, so that the chosen ones need no second decoding: 32 of 1080p, 8 of 4K."""
 
 _ROUNDS = 2
 _FEWEST_IN_BURST = 3
@@ -73,15 +82,16 @@ class _Harvesting:
         self._scan = crew.scan
         self._held = HeldFrames(held_bytes)
         self._seen: list[_Seen] = []
+        self._combed: list[Stretch] = []
+        """Where every frame was decoded already: the gaps between its looks hold nothing worth a second time."""
 
     def run(self) -> Harvest:
         self._look_into_keyframes()
+        self._look_into(self._short_of(keyframes_passed_over), is_rough=True)
         for _ in range(_ROUNDS):
-            stretches = stretches_to_decode(self._measures(), self._wanted, self._scan.end_seconds)
-            places = further_places(self._scan, stretches, [seen.at_seconds for seen in self._seen], self._wanted)
-            if not places:
-                break
+            places = self._short_of(further_places)
             self._look_into(places)
+            self._combed += [stretch for place in places for stretch in place.stretches]
         verdicts = judge_looks(self._measures(), self._wanted, self._scan.end_seconds)
         bars = common_bars(self._measures())
         self._write_pictures([s for s, verdict in zip(self._seen, verdicts, strict=True) if not verdict.reason], bars)
@@ -92,6 +102,12 @@ class _Harvesting:
             decoded_frames=self._crew.decoded_frames,
             frame_count=self._scan.frame_count,
         )
+
+    def _short_of(self, find_places: FindPlaces) -> list[Place]:
+        """Places in the stretches where what was seen so far does not do."""
+        stretches = stretches_to_decode(self._measures(), self._wanted, self._scan.end_seconds)
+        left = [part for stretch in stretches for part in without(stretch, self._combed)]
+        return find_places(self._scan, left, [seen.at_seconds for seen in self._seen], self._wanted)
 
     def _facts(self) -> ClipFacts:
         return clip_facts(self._crew.stream, self._scan, self._seen[0].shown_size, self._path)

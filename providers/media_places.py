@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from domain.frame_rules import EVERY_SECONDS
 from providers.media_looks import SAME_MOMENT, Place
 from providers.media_probe import PacketScan
 
+KEYFRAMES_PER_WANTED = 2
+"""So many keyframes for every picture wanted are looked into at first; the others only where these do not do."""
+
 LOOKS_PER_WANTED = 6
-"""At most so many looks for every picture wanted, in each round: what bounds the time a long clip takes."""
+"""At most so many looks for every picture wanted, in each later round: what bounds the time a long clip takes."""
 
 Stretch = tuple[float, float]
+FindPlaces = Callable[[PacketScan, Sequence[Stretch], Sequence[float], int], list[Place]]
 
 
 def keyframe_places(scan: PacketScan, wanted: int) -> list[Place]:
     """One place for every keyframe, at least 0.5 s apart; where there are too many, evenly spread over the clip."""
-    spaced: list[float] = []
-    for at in scan.keyframe_seconds:
-        if at >= -SAME_MOMENT and (not spaced or at >= spaced[-1] + EVERY_SECONDS - SAME_MOMENT):
-            spaced.append(at)
-    return [Place(start=at, stretches=((at, at),)) for at in _spread(spaced, _most_looks(wanted), scan.end_seconds)]
+    spaced = _spaced(scan.keyframe_seconds)
+    return [_keyframe(at) for at in _spread(spaced, KEYFRAMES_PER_WANTED * max(1, wanted), scan.end_seconds)]
+
+
+def keyframes_passed_over(
+    scan: PacketScan, stretches: Sequence[Stretch], seen: Sequence[float], wanted: int
+) -> list[Place]:
+    """One place for every keyframe in the stretches that lies 0.5 s and more from every look already taken."""
+    free = [part for stretch in stretches for part in _free_of(stretch, seen)]
+    inside = [at for at in scan.keyframe_seconds if any(start <= at <= end for start, end in free)]
+    return [_keyframe(at) for at in _spread(_spaced(inside), _most_looks(wanted), scan.end_seconds)]
 
 
 def further_places(scan: PacketScan, stretches: Sequence[Stretch], seen: Sequence[float], wanted: int) -> list[Place]:
@@ -41,6 +51,17 @@ def further_places(scan: PacketScan, stretches: Sequence[Stretch], seen: Sequenc
     return [Place(start=start, stretches=tuple(sorted(found)), step_seconds=step) for start, found in pieces.items()]
 
 
+def without(stretch: Stretch, others: Sequence[Stretch]) -> Iterator[Stretch]:
+    """What is left of a stretch where it overlaps none of the others, pieces under 0.5 s left out."""
+    start, end = stretch
+    for other_start, other_end in sorted(others):
+        if other_start - start >= EVERY_SECONDS:
+            yield start, min(end, other_start)
+        start = max(start, other_end)
+    if end - start >= EVERY_SECONDS:
+        yield start, end
+
+
 def whole_clip(scan: PacketScan, wanted: int) -> Place:
     """The clip from its first packet to its last, for where nothing can be sought."""
     step = max(EVERY_SECONDS, scan.end_seconds / _most_looks(wanted))
@@ -56,6 +77,19 @@ def places_again(looks: Sequence[tuple[float | None, float]]) -> list[Place]:
         Place(start=start, stretches=tuple((at, at) for at in sorted(found)), step_seconds=0.0, has_bursts=False)
         for start, found in moments.items()
     ]
+
+
+def _keyframe(at: float) -> Place:
+    return Place(start=at, stretches=((at, at),))
+
+
+def _spaced(moments: Sequence[float]) -> list[float]:
+    """Those of the clip's own time that are 0.5 s and more after the last one taken."""
+    spaced: list[float] = []
+    for at in moments:
+        if at >= -SAME_MOMENT and (not spaced or at >= spaced[-1] + EVERY_SECONDS - SAME_MOMENT):
+            spaced.append(at)
+    return spaced
 
 
 def _most_looks(wanted: int) -> int:
