@@ -22,7 +22,8 @@ import numpy as np
 from benchmarks.crossing_film import Planted, Seen, encode, pictures_of, season_of
 from domain.characters import CharacterKind
 from domain.pictures import Box
-from domain.right_person import PictureSeen, Sighting, SubjectSeen, Verdict, WhoIsWho, room_for, who_is_who
+from domain.right_person import PictureSeen, Sighting, SubjectSeen, Verdict, WhoIsWho, who_is_who
+from domain.rooms import room_for
 from providers.faces import FaceFinder
 from providers.media import FfmpegMediaTools, find_ffmpeg
 from providers.ports import RgbImage, Subject

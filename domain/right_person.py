@@ -17,6 +17,7 @@ from statistics import fmean, median
 from domain.likeness_groups import group_by_likeness
 from domain.pictures import Box
 from domain.records import Record
+from domain.rooms import near_room, room_for
 
 SAME_PERSON = 0.35
 """Mean similarity from which two groups of looks are one person (average linkage). Of the development pairs the same
@@ -53,15 +54,6 @@ PARTLY_ANOTHER = 0.16
 
 ENOUGH_PICTURES = 3
 """A group of fewer pictures is nobody of the cast: a thing, a passer-by, two people seen as one."""
-
-ARMS = 0.25
-"""In heights of somebody: what is left free beside a found box, because swinging arms are often not in it."""
-
-TOUCH = 0.05
-"""In heights of somebody: nearer than this two people touch."""
-
-NEAR = 0.33
-"""In heights of the character: what stays around it in a clip in which others are, who may have been overlooked."""
 
 SMALLEST_SIDE = 320
 """Pixels that a cut-out must have on its short side (waifuc; curation_and_identity.md section 1)."""
@@ -152,46 +144,6 @@ def who_is_who(
     )
 
 
-def room_for(subject: Box, others: Sequence[Box], width: int, height: int, smallest_side: int) -> Box | None:
-    """The largest part of the picture that holds the subject and nobody else, or None when they cannot be parted.
-
-    Others are cut away at the side where they stand, with room for their arms; the short side must keep
-    `smallest_side` pixels (or the whole picture's, where that is smaller).
-    """
-    left, top, right, bottom = 0, 0, width, height
-    for other in others:
-        arms, touch = round(ARMS * other.height), round(TOUCH * other.height)
-        if other.right + touch <= subject.left:
-            left = max(left, min(other.right + arms, subject.left))
-        elif other.left - touch >= subject.right:
-            right = min(right, max(other.left - arms, subject.right))
-        elif other.bottom + touch <= subject.top:
-            top = max(top, min(other.bottom + arms, subject.top))
-        elif other.top - touch >= subject.bottom:
-            bottom = min(bottom, max(other.top - arms, subject.bottom))
-        else:
-            return None
-    if min(right - left, bottom - top) < min(smallest_side, width, height):
-        return None
-    return Box(left=left, top=top, right=right, bottom=bottom)
-
-
-def surroundings_of(subject: Box, room: Box, smallest_side: int) -> Box:
-    """The part of a room near the subject: its height's third more on each side, never under `smallest_side`."""
-    more = max(round(NEAR * subject.height), (smallest_side - min(subject.width, subject.height) + 1) // 2)
-    box = Box(
-        left=max(room.left, subject.left - more),
-        top=max(room.top, subject.top - more),
-        right=min(room.right, subject.right + more),
-        bottom=min(room.bottom, subject.bottom + more),
-    )
-    short = min(smallest_side, room.width)
-    if box.width < short:  # at an edge of the room: what is missing there is taken on the other side
-        left = max(room.left, min(box.left, room.right - short))
-        box = box.model_copy(update={"left": left, "right": max(box.right, left + short)})
-    return box
-
-
 class _Case:
     """What is known of the pictures: the judged subjects, how alike they are, who the character is and who is not."""
 
@@ -256,7 +208,7 @@ class _Case:
             reason = "somebody else stands too close to be cropped away"
             return _sighting(number, Verdict.CROWDED, reason, subject, likeness)
         if any(picture.source in sources for sources in self.shared_sources):
-            room = surroundings_of(box, room, smallest_side)
+            room = near_room(box, room, smallest_side)
         return _sighting(number, Verdict.RIGHT, "", subject, likeness, room)
 
     def likeness(self, index: int, group: Sequence[int]) -> float | None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from domain.characters import CharacterKind
 from domain.errors import BadInput
-from domain.pictures import Box, Framing, Light, View
+from domain.pictures import Box, Framing, View
 from providers.faces import Face, FaceFinder
 from providers.figures import WORKING_WIDTH, Figure, find_figures
 from providers.ports import RgbImage, Subject
@@ -40,9 +40,6 @@ head, a bust the head above narrower or equal shoulders. On the development desi
 
 SURE_FROM = 0.0
 """Log-odds from which a figure without a face is surely somebody."""
-
-NIGHT_UNDER, DIM_UNDER, SOFT_UNDER = 0.25, 0.42, 0.65
-"""Mean of all channels, 0…1."""
 
 
 class ColourSubjectFinder:
@@ -106,16 +103,6 @@ def _breadth_of_head(figure: Figure) -> float:
     return float(rows.sum(axis=1).mean()) / tall
 
 
-def light_of(image: RgbImage) -> Light:
-    """How a picture is lit, by its mean brightness. Pure; about 1 ms at 720 lines."""
-    brightness = float(image.mean()) / 255
-    if brightness < NIGHT_UNDER:
-        return Light.NIGHT
-    if brightness < DIM_UNDER:
-        return Light.DIM
-    return Light.SOFT if brightness < SOFT_UNDER else Light.BRIGHT
-
-
 def _with_faces(
     figures: list[Figure], faces: list[Face], image: RgbImage, small: RgbImage
 ) -> list[tuple[Figure, Face | None]]:
@@ -142,7 +129,8 @@ def _with_faces(
             part[:, : round(left)] = False
             part[:, round(right) :] = False
             people.append((Figure(part, figure.odds), face))
-    return people
+    # A face at the very edge has no body below it, and a face beside its figure no part of it.
+    return [(figure, face) for figure, face in people if figure.mask.any()]
 
 
 def _middle(face: Face) -> float:

@@ -116,7 +116,8 @@ def film_reel(reel: Reel, folder: Path, ffmpeg: str) -> Path:
         fade = f"afade=t=in:d=0.3,afade=t=out:st={reel.seconds - 0.5:.2f}:d=0.5"
         command += ["-f", "lavfi", "-t", f"{reel.seconds:.3f}", "-i", f"{reel.sound},{fade}"]
     if target.suffix == ".webm":
-        command += ["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-crf", "8", "-b:v", "4M"]
+        # Below zero the speed is fixed; above, libvpx drops quality as the machine gets busy.
+        command += ["-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "-8", "-crf", "8", "-b:v", "4M"]
     else:
         command += [
             "-c:v",

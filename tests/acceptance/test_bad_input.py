@@ -271,12 +271,12 @@ def test_a_bad_setting_is_named(machine: Machine, setting: str, value: str, exit
 
 
 def test_too_few_usable_images_end_the_run_before_anything_is_bought(machine: Machine, prefect_url: str) -> None:
-    # Ten seconds in which nothing moves: enough by the clip's length, and one picture once it is looked at.
+    # Ten seconds in which nothing moves: enough by its length, one picture once it is looked at, and no Ana in it.
     text = "season: too-few\nbudget_usd: 10\ncharacters:\n  - {name: Ana, clips: [frozen.mp4]}\n"
     _freeze(machine.folder / "frozen.mp4")
     ended = machine.onmodel("run", machine.write(text, "too-few.yaml"), PREFECT_API_URL=prefect_url)
     assert (ended.exit_code, len(ended.sentences)) == (2, 1), ended.err
-    assert "Ana: 1 usable images of 1 found, at least 10 are needed" in ended.sentences[0]
+    assert "Ana: 0 usable images of 1 found, at least 10 are needed" in ended.sentences[0]
     with psycopg.connect(machine.database_url) as db:
         assert db.execute("SELECT count(*) FROM onmodel.job_costs WHERE amount > 0").fetchone() == (0,)
         assert db.execute("SELECT count(*) FROM onmodel.provider_jobs").fetchone() == (0,)

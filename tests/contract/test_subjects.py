@@ -11,8 +11,9 @@ from benchmarks.crossing_film import Planted, PlantedClip, Take, pictures_of
 from domain.characters import CharacterKind
 from domain.errors import BadInput
 from domain.pictures import Box, Framing, Light, View
+from providers.picture_words import surroundings_of
 from providers.ports import RgbImage, Subject, SubjectFinder
-from providers.subjects import ColourSubjectFinder, framing_of, light_of
+from providers.subjects import ColourSubjectFinder, framing_of
 from providers.vision import AppearanceScorer
 from studio.demo.cast import CAST, draw_character
 
@@ -127,4 +128,4 @@ def test_framing_is_told_by_the_head_or_the_shape(
     [(63, Light.NIGHT), (64, Light.DIM), (107, Light.DIM), (108, Light.SOFT), (165, Light.SOFT), (166, Light.BRIGHT)],
 )
 def test_light_changes_at_its_thresholds(level: int, light: Light) -> None:
-    assert light_of(np.full((40, 60, 3), level, np.uint8)) is light
+    assert surroundings_of(np.full((40, 60, 3), level, np.uint8)).light is light

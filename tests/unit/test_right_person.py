@@ -14,10 +14,9 @@ from domain.right_person import (
     SubjectSeen,
     Verdict,
     WhoIsWho,
-    room_for,
-    surroundings_of,
     who_is_who,
 )
+from domain.rooms import near_room, room_for
 
 LEFT = Box(left=100, top=100, right=320, bottom=700)
 RIGHT = Box(left=900, top=100, right=1120, bottom=700)
@@ -181,7 +180,7 @@ def test_every_picture_has_one_sighting_and_equal_input_gives_equal_verdicts(nam
 def test_surroundings_hold_the_subject_and_stay_in_the_room(left: int, width: int, top: int, height: int) -> None:
     subject = Box(left=left, top=top, right=left + width, bottom=top + height)
     room = Box(left=0, top=0, right=1280, bottom=720)
-    near = surroundings_of(subject, room, 320)
+    near = near_room(subject, room, 320)
     assert near.left <= subject.left
     assert near.top <= subject.top
     assert near.right >= subject.right
