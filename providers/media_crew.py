@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,10 +118,15 @@ class Crew:
 
 
 class HeldFrames:
-    """Decoded frames by their moment, as many as fit into a number of bytes; the least sharp go first."""
+    """Decoded frames by their moment, as many as fit into a number of bytes.
 
-    def __init__(self, most_bytes: int) -> None:
+    What is chosen in the end is spread over the clip, so are they: where most of a stretch of `spread_seconds` are
+    held, the least sharp of it goes first.
+    """
+
+    def __init__(self, most_bytes: int, spread_seconds: float) -> None:
         self._left = most_bytes
+        self._spread_seconds = max(spread_seconds, 0.001)
         self._frames: dict[float, tuple[float, int, VideoFrame]] = {}
         self._lock = threading.Lock()
 
@@ -137,7 +142,7 @@ class HeldFrames:
             self._frames[at_seconds] = (sharpness, size, frame)
             self._left -= size
             while self._left < 0:
-                self._drop(min(self._frames, key=lambda at: (self._frames[at][0], at)))
+                self._drop(self._least())
 
     def keep_only(self, moments: Iterable[float]) -> None:
         """Let go of every frame but these."""
@@ -149,6 +154,10 @@ class HeldFrames:
         """The frame, which is then no longer held."""
         with self._lock:
             return self._drop(at_seconds)
+
+    def _least(self) -> float:
+        held = Counter(int(at / self._spread_seconds) for at in self._frames)
+        return min(self._frames, key=lambda at: (-held[int(at / self._spread_seconds)], self._frames[at][0], at))
 
     def _drop(self, at_seconds: float) -> VideoFrame:
         _, size, frame = self._frames.pop(at_seconds)

@@ -80,7 +80,7 @@ class _Harvesting:
         self._folder = folder
         self._wanted = wanted
         self._scan = crew.scan
-        self._held = HeldFrames(held_bytes)
+        self._held = HeldFrames(held_bytes, self._scan.end_seconds / max(1, wanted))
         self._seen: list[_Seen] = []
         self._combed: list[Stretch] = []
         """Where every frame was decoded already: the gaps between its looks hold nothing worth a second time."""
