@@ -32,8 +32,11 @@ from providers.vision import AppearanceScorer
 from studio.demo.cast import CAST, random_design
 from studio.demo.designs import Design
 
-DEVELOPMENT = (("mei", "rui"), ("tova", "dario"), (1, 2), (3, 4), (5, 6), (7, 8))
-HELD_OUT = (("mei", "tova"), ("rui", "dario"), (301, 302), (303, 304), (305, 306), (307, 308), (309, 310), (311, 312))
+DEVELOPMENT = (
+    *(("mei", "rui"), ("tova", "dario"), ("mei", "tova"), ("rui", "dario")),
+    *((number, number + 1) for number in (1, 3, 5, 7, 301, 303, 305, 307, 309, 311)),
+)
+HELD_OUT = (("mei", "dario"), ("rui", "tova"), *((number, number + 1) for number in (401, 403, 405, 407, 409, 411)))
 SHOWN_FROM = 0.05
 APART_PIXELS = 32
 SMALLEST_SIDE = 320

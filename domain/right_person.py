@@ -173,6 +173,7 @@ class _Case:
             )
         ]
         self.shared_sources = [{self.source[index] for index in group} for group in self.rivals]
+        self.surely_in = [{self.source[index] for index in group if self.is_sure[index]} for group in self.rivals]
         self.usual = [self._typical(self.character, group) for group in self.rivals]
 
     def sighting(self, number: int, smallest_side: int) -> Sighting:
@@ -186,7 +187,9 @@ class _Case:
         if not scored:
             reason = "nobody is clearly seen" if picture.subjects else "nobody stands out"
             return _sighting(number, Verdict.NOBODY, reason)
-        subject, verdict, likeness = max(scored, key=lambda item: (_RANK[item[1]], item[2] or -1.0, -item[0]))
+        subject, verdict, likeness = max(
+            scored, key=lambda item: (_RANK[item[1]], picture.subjects[item[0]].is_sure, item[2] or -1.0, -item[0])
+        )
         if self.doubt:
             return _sighting(number, Verdict.DOUBTFUL, self.doubt, subject, likeness)
         if verdict is Verdict.STRANGER:
@@ -319,11 +322,18 @@ class _Case:
         if index is None:
             return seen.is_sure
         verdict, own = self._standing(index)
-        if verdict is Verdict.RIGHT and seen.box.left < box.right and box.left < seen.box.right:
+        is_before = seen.box.left < box.right and box.left < seen.box.right
+        if verdict is Verdict.RIGHT and is_before:
             return False
         if seen.is_sure:
             return True
-        return max([own or -1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)]) >= SOMEBODY_FROM
+        # What may be a thing and overlaps the character is often a piece of wall with a piece of them: it is like them.
+        # And it is nobody who is never surely in this clip.
+        values = [-1.0 if is_before or own is None else own]
+        for group, sources in zip(self.rivals, self.surely_in, strict=True):
+            if self.source[index] in sources:
+                values.append(self.likeness(index, group) or -1.0)
+        return max(values) >= SOMEBODY_FROM
 
     def _confirmed(self, groups: list[list[int]]) -> set[int]:
         """The confirmed pictures' subjects; of several in one picture the one most alike to the other confirmed ones,

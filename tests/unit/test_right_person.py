@@ -106,12 +106,22 @@ def test_who_stands_apart_is_cropped_to_and_who_stands_close_is_dropped() -> Non
     assert found.sightings[6].room is None
 
 
-def test_a_lamp_beside_the_character_is_nobody_but_a_known_face_in_the_shade_is() -> None:
+def test_a_lamp_beside_the_character_is_nobody_but_somebody_of_this_clip_in_the_shade_is() -> None:
     alone = [picture(f"clip {k}", LEFT) for k in range(5)] + [picture(f"clip {k}", RIGHT) for k in range(3)]
     beside = picture("clip 7", LEFT, BESIDE_LEFT, unsure=[1])
     names = ["a"] * 5 + ["b"] * 3
     assert verdicts(judged([*alone, beside], [*names, "al"]))[-1] == "right"
-    assert verdicts(judged([*alone, beside], [*names, "ab"]))[-1] == "crowded"
+    assert verdicts(judged([*alone, beside], [*names, "ab"]))[-1] == "right"
+    before = picture("clip 7", RIGHT)
+    assert verdicts(judged([*alone, before, beside], [*names, "b", "ab"]))[-1] == "crowded"
+
+
+def test_a_find_that_may_be_a_thing_is_never_preferred_to_a_sure_one() -> None:
+    alone = [picture(f"clip {k}", LEFT) for k in range(5)]
+    wall_and_shoulder = Box(left=280, top=80, right=560, bottom=700)
+    both = picture("clip 6", wall_and_shoulder, LEFT, unsure=[0])
+    sightings = judged([*alone, both], ["a"] * 5 + ["ca"], {"ac": 0.9}).sightings
+    assert (sightings[-1].subject, sightings[-1].verdict) == (1, Verdict.RIGHT)
 
 
 def test_two_people_seen_as_one_are_doubtful() -> None:
