@@ -23,6 +23,7 @@ class Operation(StrEnum):
     TRAIN_LORA = "train_lora"
     MAKE_STILL = "make_still"
     MAKE_VIDEO = "make_video"
+    DESCRIBE_PICTURE = "describe_picture"
 
 
 class Stage(StrEnum):
@@ -30,6 +31,7 @@ class Stage(StrEnum):
 
     FRAMES = "frames"
     TRAINING_SET = "training_set"
+    CAPTIONS = "captions"
     LORA_TRAINING = "lora_training"
     LORA_CHECK = "lora_check"
     IDENTITY_CHECK = "identity_check"
@@ -220,6 +222,8 @@ class ProviderJob(Record):
     not_before: datetime | None
     ids: VendorJobIds | None
     files: tuple[KeptFile, ...]
+    text: str | None = None
+    """What a captioner said, on one line; None for every other job."""
     seed: int | None
     error_class: str | None
     error_message: str | None
@@ -270,8 +274,12 @@ class OutputFile(Record):
 
 
 class JobOutput(Record):
-    """A finished job's answer. `billed_usd` is None where the vendor does not say what it charged."""
+    """A finished job's answer. `billed_usd` is None where the vendor does not say what it charged.
+
+    `text` is what a captioner said: printable, on one line, of bounded length, and otherwise in the vendor's own words.
+    """
 
     files: tuple[OutputFile, ...]
+    text: str | None = None
     seed: int | None = None
     billed_usd: Decimal | None = None

@@ -27,12 +27,13 @@ PIXELS_PER_MEGAPIXEL = 1024 * 1024
 
 
 class PriceUnit(StrEnum):
-    """What is counted: a training step, a megapixel of a still, a second of video, or a whole video."""
+    """What is counted: a training step, a megapixel of a still, a second or a whole video, a picture described."""
 
     RUN_STEP = "run_step"
     MEGAPIXEL = "megapixel"
     SECOND = "second"
     VIDEO = "video"
+    PICTURE = "picture"
 
 
 class Price(Record):
@@ -108,6 +109,11 @@ def price_of_video(model_key: str, seconds: float, prices: PriceList | None = No
         sold = ", ".join(f"{length} s" for length in sorted(price.amount_by_seconds))
         raise NotConfigured(f"{model_key} has no price for {seconds:g} s: choose one of {sold}.")
     return round_up(amount, ESTIMATE_STEP)
+
+
+def price_of_caption(model_key: str, prices: PriceList | None = None) -> Decimal:
+    """Estimate in USD of one picture described. `NotConfigured` without a price."""
+    return _linear(_priced_by(model_key, PriceUnit.PICTURE, prices), Decimal(1))
 
 
 def ceiling_usd(estimate: Decimal) -> Decimal:

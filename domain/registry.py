@@ -28,6 +28,7 @@ class ModelKind(StrEnum):
     TRAINER = "trainer"
     IMAGE = "image"
     VIDEO = "video"
+    CAPTIONER = "captioner"
 
 
 class FactSource(Record):
@@ -184,8 +185,15 @@ class VideoRule(Record):
         return (*(word for word, rule in given.items() if rule), "text")
 
 
+class CaptionerRule(Record):
+    """How a captioner takes its picture, and in which field of the answer its words stand."""
+
+    image_field: str
+    text_field: str
+
+
 class Model(Record):
-    """One thing that can be bought. Exactly one of `training`, `still`, `video` is set, by its kind.
+    """One thing that can be bought. Exactly one of `training`, `still`, `video`, `captioner` is set, by its kind.
 
     `fixed` are request fields that are always sent with these values, in the vendor's own words.
     """
@@ -202,6 +210,7 @@ class Model(Record):
     training: TrainingRule | None = None
     still: StillRule | None = None
     video: VideoRule | None = None
+    captioner: CaptionerRule | None = None
     sources: tuple[FactSource, ...]
 
 
@@ -254,6 +263,13 @@ class Registry(Record):
             if model.kind is ModelKind.IMAGE and model.base_model == base and model.lora and model.lora.takes:
                 return model
         return None
+
+    def captioner_for(self, vendor: str = "fal") -> Model:
+        """The vendor's model that describes pictures; `BadInput` when it has none here."""
+        for model in self.models:
+            if (model.kind, model.vendor) == (ModelKind.CAPTIONER, vendor):
+                return model
+        raise BadInput(f"{vendor} has no captioner here: write captions: auto, fixed or own in the manifest.")
 
     def video_models(self) -> tuple[Model, ...]:
         """Every model that makes clips, in the registry's order."""

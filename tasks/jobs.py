@@ -62,7 +62,12 @@ UPLOADS_KEPT_FOR = timedelta(hours=12)
 """fal keeps uploads at least days (fal.md 1.9); half a day is well inside it."""
 
 REFUSALS_BEFORE_GIVING_UP = 6
-TIME_LIMIT_SECONDS = {Operation.TRAIN_LORA: 4 * 3600.0, Operation.MAKE_STILL: 900.0, Operation.MAKE_VIDEO: 3600.0}
+TIME_LIMIT_SECONDS = {
+    Operation.TRAIN_LORA: 4 * 3600.0,
+    Operation.MAKE_STILL: 900.0,
+    Operation.MAKE_VIDEO: 3600.0,
+    Operation.DESCRIBE_PICTURE: 900.0,
+}
 LOOKS_BEFORE_GONE = 3
 """A 404 on a job just accepted can be the vendor's own lag; three in a row are believed."""
 
@@ -261,7 +266,7 @@ def _finish(ports: Ports, vendor: Vendor, job: ProviderJob) -> None:
     except (JobFailed, ResultExpired) as failure:
         state = JobState.EXPIRED if isinstance(failure, ResultExpired) else JobState.FAILED
         _fail(ports, job, state, failure, charged=billed)
-    ports.ledger.succeed(job.key, files, output.seed, job_cost(job, billed, _title(job)))
+    ports.ledger.succeed(job.key, files, output.seed, job_cost(job, billed, _title(job)), text=output.text)
 
 
 def _keep(ports: Ports, vendor: Vendor, job: ProviderJob, file: OutputFile) -> KeptFile:

@@ -187,9 +187,11 @@ class Ledger(Table):
 
     # --- (f), (g) the end: kept, settled, and only then over ---
 
-    def succeed(self, key: str, files: tuple[KeptFile, ...], seed: int | None, entry: CostEntry) -> None:
+    def succeed(
+        self, key: str, files: tuple[KeptFile, ...], seed: int | None, entry: CostEntry, *, text: str | None = None
+    ) -> None:
         """File stored and checked: settle at what was billed, release the rest, and the job has succeeded."""
-        result = {"files": [file.model_dump() for file in files], "seed": seed}
+        result = {"files": [file.model_dump() for file in files], "seed": seed, "text": text}
         self._end(key, JobState.SUCCEEDED, entry, "result = %(result)s", {"result": Jsonb(result)}, "")
 
     def end(self, key: str, state: JobState, error_class: str, message: str, entry: CostEntry) -> None:
@@ -347,6 +349,7 @@ def _job(row: dict[str, Any]) -> ProviderJob:
         request=request,
         ids=VendorJobIds(**ids) if ids["request_id"] else None,
         files=tuple(KeptFile.model_validate(file) for file in result.get("files", [])),
+        text=result.get("text"),
         seed=result.get("seed"),
     )
 

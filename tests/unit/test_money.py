@@ -15,6 +15,7 @@ from domain.money import (
     ceiling_usd,
     load_prices,
     parse_prices,
+    price_of_caption,
     price_of_still,
     price_of_training,
     price_of_video,
@@ -35,6 +36,8 @@ def test_every_model_has_a_price_of_its_kind(model: Model) -> None:
         case ModelKind.VIDEO:
             assert model.video is not None
             price = price_of_video(model.key, model.video.duration.default)
+        case ModelKind.CAPTIONER:
+            price = price_of_caption(model.key)
     assert price > 0
 
 
@@ -70,6 +73,7 @@ def test_a_price_is_true_for_what_the_registry_fixes_in_the_request(model: Model
         (price_of_video("veo_31", 8), "1.6"),
         (price_of_video("kling_o1_reference", 3), "0.336"),
         (price_of_video("wan_22_t2v_lora", 5.0625), "0.5063"),
+        (price_of_caption("moondream_3_caption"), "0.005"),
     ],
 )
 def test_prices_are_those_the_vendor_publishes(price: Decimal, usd: str) -> None:

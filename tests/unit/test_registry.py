@@ -12,7 +12,7 @@ from domain.registry import DurationRule, Model, ModelKind, load_registry, parse
 
 REGISTRY = load_registry()
 OWNERS_FIVE = ("kling_v21", "kling_v25_turbo", "hailuo_23", "wan_25_i2v", "veo_31")
-FACTS = ("endpoint", "base_model", "fixed", "prompt_max_chars", "lora", "training", "still", "video")
+FACTS = ("endpoint", "base_model", "fixed", "prompt_max_chars", "lora", "training", "still", "video", "captioner")
 
 
 @pytest.mark.parametrize("model", REGISTRY.models, ids=lambda model: model.key)
@@ -24,9 +24,14 @@ def test_every_fact_of_a_model_has_a_source_and_a_date(model: Model) -> None:
 
 @pytest.mark.parametrize("model", REGISTRY.models, ids=lambda model: model.key)
 def test_a_model_has_the_rule_of_its_kind_and_no_other(model: Model) -> None:
-    rules = {ModelKind.TRAINER: model.training, ModelKind.IMAGE: model.still, ModelKind.VIDEO: model.video}
+    rules = {
+        ModelKind.TRAINER: model.training,
+        ModelKind.IMAGE: model.still,
+        ModelKind.VIDEO: model.video,
+        ModelKind.CAPTIONER: model.captioner,
+    }
     assert [kind for kind, rule in rules.items() if rule is not None] == [model.kind]
-    assert (model.lora is None) == (model.kind is ModelKind.TRAINER)
+    assert (model.lora is None) == (model.kind in (ModelKind.TRAINER, ModelKind.CAPTIONER))
 
 
 @pytest.mark.parametrize("model", REGISTRY.models, ids=lambda model: model.key)
@@ -89,6 +94,12 @@ def test_each_trainable_base_has_its_trainer() -> None:
 def test_a_base_without_a_trainer_is_refused_with_the_reason(base: str, vendor: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         REGISTRY.trainer_for(base, vendor)
+
+
+def test_fal_has_a_captioner_and_another_vendor_is_refused_naming_what_to_write() -> None:
+    assert REGISTRY.captioner_for("fal").key == "moondream_3_caption"
+    with pytest.raises(BadInput, match="replicate has no captioner here: write captions: auto"):
+        REGISTRY.captioner_for("replicate")
 
 
 def test_only_flux_has_a_still_model_and_the_others_say_why_not() -> None:
