@@ -25,6 +25,10 @@ LONGEST_OWN = 2000
 """Characters of a caption a person wrote; the text encoders of today's trainers read 77 to 512 tokens."""
 
 
+LONGEST_DESCRIBED = 800
+"""Characters of a captioner's words that are kept, whole clauses only; ours: the longest of today's need no more."""
+
+
 class CaptionStyle(StrEnum):
     """Prose for FLUX, Wan and Hunyuan; comma-separated tags for SDXL of the booru kind (LDS, Scenario, Recoil)."""
 
@@ -158,6 +162,23 @@ def own_caption(text: str, trigger_word: str) -> str:
     return words if says_trigger(words, trigger_word) else f"{trigger_word}, {words}"
 
 
+def cleaned_caption(text: str, trigger_word: str, automatic: str) -> str:
+    """A caption made of a captioner's words, which are a stranger's: the trigger word, then what varies. Pure.
+
+    Clauses that say a word of face, skin, eyes or hair go, with the bare adjectives beside them ("Her hair, long and
+    black"). Where fewer than eight words are left, those of the `automatic` caption of the same picture follow. So the
+    result is never empty, one printable line, and describes nobody's looks, unless `automatic` does. English only:
+    looks described in another language stay.
+    """
+    clauses = _without_likeness(_clauses(_plain_words(text, trigger_word)))
+    said = _joined(clauses)
+    caption = f"{trigger_word}, {said}" if said else trigger_word
+    if len(caption.split()) >= FEWEST_WORDS:
+        return caption
+    rest = caption_for_trainer(automatic, trigger_word, TriggerRule.PREPENDED)
+    return f"{caption}, {rest}"
+
+
 def caption_for_trainer(caption: str, trigger_word: str, rule: TriggerRule) -> str:
     """A set's caption (which says the trigger word) as this trainer wants it."""
     whole = caption if says_trigger(caption, trigger_word) else f"{trigger_word}, {caption}"
@@ -220,3 +241,80 @@ def class_word(kind: CharacterKind) -> str:
 
 def _word(trigger_word: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(trigger_word)}(?!\w)")
+
+
+class _Clause(Record):
+    """A few words of a description. `mark`: how it is set off from what stands before it, `.`, `,` or ''."""
+
+    mark: str
+    words: str
+
+
+_BREAKS = re.compile(r"\s*(?:([.!?]+)(?=\s|$)|[,;:()\[\]{}|…\"“”—–]+|\s-+\s)\s*")
+_STARTS = (
+    "and or but with while who whose which wearing holding carrying standing sitting walking running looking in inside "
+    "on at against under above below near beside behind before outside from during by next"
+)
+_BEFORE_START = re.compile(rf"\s+(?=(?:{'|'.join(_STARTS.split())})\b)", re.IGNORECASE)
+_JOINERS = frozenset("and or but with while who whose which".split())  # noqa: SIM905 a text reads better
+_BARE_WORDS = 2
+
+
+def _plain_words(text: str, trigger_word: str) -> str:
+    """One printable line without the trigger word and what stands for it, of a length that is soon looked through."""
+    line = "".join(char if char.isprintable() else " " for char in text[: 4 * LONGEST_DESCRIBED])
+    for placeholder in (PLACEHOLDER, "[name]"):
+        line = line.replace(placeholder, " ")
+    return " ".join(_word(trigger_word).sub(" ", line).split())
+
+
+def _clauses(line: str) -> list[_Clause]:
+    """A line taken apart at its marks, and before words that begin something new."""
+    pieces = _BREAKS.split(line)
+    marks = [".", *("." if ends else "," for ends in pieces[1::2])]
+    found = []
+    for mark, piece in zip(marks, pieces[0::2], strict=True):
+        for place, words in enumerate(_BEFORE_START.split(piece)):
+            if words.strip():
+                found.append(_Clause(mark="" if place else mark, words=words.strip()))
+    return found
+
+
+def _without_likeness(clauses: Sequence[_Clause]) -> list[_Clause]:
+    """The clauses that say nothing of somebody's looks, and none that only qualifies one that does."""
+    is_out = [bool(likeness_words(clause.words)) for clause in clauses]
+    for order in (range(1, len(clauses)), range(len(clauses) - 2, -1, -1)):
+        step = -1 if order.step > 0 else 1
+        for place in order:
+            later = max(place, place + step)
+            is_same_sentence = clauses[later].mark != "."
+            is_out[place] |= is_out[place + step] and is_same_sentence and _is_bare(clauses[place])
+    kept: list[_Clause] = []
+    has_gap = False
+    for clause, out in zip(clauses, is_out, strict=True):
+        if not out:
+            kept.append(_Clause(mark=clause.mark or ("," if has_gap else ""), words=clause.words))
+        has_gap = out
+    return kept
+
+
+def _is_bare(clause: _Clause) -> bool:
+    words = [word for word in clause.words.casefold().split() if word not in _JOINERS]
+    return len(words) <= _BARE_WORDS and (not words or words[0] not in _STARTS.split())
+
+
+def _joined(clauses: Sequence[_Clause]) -> str:
+    """The clauses as a text again, as many as fit."""
+    said = ""
+    for clause in clauses:
+        words = clause.words
+        if not said or clause.mark:
+            first, _, rest = words.partition(" ")
+            words = rest if first.casefold() in _JOINERS else words
+        if not words:
+            continue
+        gap = {".": ". ", ",": ", "}.get(clause.mark, " ") if said else ""
+        if len(said) + len(gap) + len(words) > LONGEST_DESCRIBED:
+            break
+        said += gap + words
+    return said.rstrip(" .,;:!?-")

@@ -44,11 +44,15 @@ class Origin(StrEnum):
 
 
 class CaptionMode(StrEnum):
-    """Where captions come from. `OWN`: a `.txt` beside a given image, of the same stem; the others are automatic."""
+    """Where captions come from. `OWN`: a `.txt` beside a given image, of the same stem; the others are automatic.
+
+    `DESCRIBED`: a vendor's captioner, which costs money; what it says is cleaned (domain/captions.py).
+    """
 
     AUTO = "auto"
     FIXED = "fixed"
     OWN = "own"
+    DESCRIBED = "described"
 
 
 class Decision(StrEnum):

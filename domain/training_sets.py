@@ -32,7 +32,7 @@ class TrainingImage(Record):
     media_type: str
     caption: str
     is_caption_own: bool = False
-    """A person wrote it, so no rule rewrites it."""
+    """A person or a vendor's captioner wrote it, so no rule rewrites it."""
     source: str
     at_seconds: float | None = None
     sharpness: float | None = None

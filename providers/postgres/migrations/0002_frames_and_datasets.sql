@@ -8,7 +8,7 @@ ALTER TABLE frames
     ADD COLUMN measures         jsonb NOT NULL DEFAULT '{}';
 
 ALTER TABLE characters
-    ADD COLUMN captions text NOT NULL DEFAULT 'auto' CHECK (captions IN ('auto', 'fixed', 'own')),
+    ADD COLUMN captions text NOT NULL DEFAULT 'auto' CHECK (captions IN ('auto', 'fixed', 'own', 'described')),
     ADD COLUMN rights   text NOT NULL DEFAULT '';
 
 ALTER TABLE character_images ADD COLUMN caption text NOT NULL DEFAULT '';
