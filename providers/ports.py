@@ -85,7 +85,7 @@ class Ping(Record):
     detail: str
 
 
-# --- the three makers: pure translators from an order to the vendor's request ---
+# --- the makers and the captioner: pure translators from an order to the vendor's request ---
 
 
 class TrainingOrder(Record):
@@ -159,23 +159,23 @@ class VideoMaker(Protocol):
     def video_request(self, order: VideoOrder) -> VendorRequest: ...
 
 
-class Captioner(Protocol):
-    """A vendor's model that describes a picture. Off: no manifest can ask for it (providers/captioners.py says why).
+class CaptionOrder(Record):
+    """One picture to be described by a captioner of the registry."""
 
-    Like the makers it only writes requests, for the door to buy. What it says must lose every word of face, skin, eyes
-    and hair and get the trigger word in front (domain/captions.py) before a trainer sees it.
+    model_key: str
+    picture: BlobRef
+
+
+class Captioner(Protocol):
+    """Writes requests for descriptions of pictures. Pure and free; the words come back as `JobOutput.text`.
+
+    They are a stranger's: `domain.captions.cleaned_caption` makes a caption of them.
     """
 
-    def caption_request(self, picture: BlobRef) -> VendorRequest:
-        """Pure and free. `NotConfigured` where the vendor's captions cannot be bought."""
-        ...
-
-    def caption_text(self, output: JobOutput) -> str:
-        """What a finished job says, as one line."""
-        ...
+    def caption_request(self, order: CaptionOrder) -> VendorRequest: ...
 
 
-class Vendor(LoraTrainer, ImageMaker, VideoMaker, JobQueue, FileHost, Protocol):
+class Vendor(LoraTrainer, ImageMaker, VideoMaker, Captioner, JobQueue, FileHost, Protocol):
     """A vendor that plays all the roles, as fal does."""
 
 

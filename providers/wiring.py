@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from providers.ports import (
         Appearance,
         BlobStore,
-        Captioner,
         IdentityScorer,
         LoraFileReport,
         PictureDescriber,
@@ -235,12 +234,6 @@ class Ports:
         if name not in self._vendors:
             self._vendors[name] = self._open_vendor(name)
         return self._vendors[name]
-
-    def captioner(self, vendor: str) -> Captioner:
-        """Captions by a vendor; today every one refuses with its reason."""
-        from providers.captioners import RefusingCaptioner
-
-        return RefusingCaptioner(vendor)
 
     def _open_vendor(self, name: str) -> Vendor:
         from pydantic import SecretStr

@@ -19,6 +19,7 @@ from domain.errors import (
 )
 from domain.jobs import JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest, VendorState
 from domain.registry import ModelKind, Registry
+from providers.fal.captioners import described_text
 from providers.fal.client import NEVER_SENT, QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
 from providers.ports import Ping
 
@@ -102,8 +103,9 @@ class FalQueue:
         return self._read_status(answer)
 
     def output(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
-        """The files of a finished job. fal answers with the model's own status code, so a 4xx or 5xx is the verdict.
+        """The files of a finished job, or a captioner's words.
 
+        fal answers with the model's own status code, so a 4xx or 5xx is the verdict.
         `billed_usd` stays None: `X-Fal-Billable-Units` counts units that fal does not name, so no sum follows from it.
         """
         job = f"the job {ids.request_id} ({request.endpoint})"
@@ -120,8 +122,10 @@ class FalQueue:
             raise PromptRefused(
                 f"fal's safety check blacked out the picture of {job}: change the prompt; the picture was charged."
             )
-        files = _files(answer)
         model = self._registry.by_endpoint("fal", request.endpoint)
+        if model is not None and model.captioner is not None:
+            return JobOutput(files=(), text=described_text(answer, model.captioner, job))
+        files = _files(answer)
         sold = {ROLE_SOLD[model.kind]} if model else set(ROLE_SOLD.values())
         if not any(file.role in sold for file in files):
             raise JobFailed(f"fal calls {job} done, but its result names no {' or '.join(sorted(sold))} file.")

@@ -10,13 +10,14 @@ from pydantic import SecretStr
 
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
 from domain.registry import Registry
+from providers.fal.captioners import FalCaptioner
 from providers.fal.client import FalClient
 from providers.fal.files import FalFiles
 from providers.fal.queue import FalQueue
 from providers.fal.stills import FalImageMaker
 from providers.fal.trainers import FalLoraTrainer
 from providers.fal.videos import FalVideoMaker
-from providers.ports import Ping, StillOrder, TrainingOrder, VideoOrder
+from providers.ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
 
 
 class FalVendor:
@@ -33,6 +34,7 @@ class FalVendor:
         self._trainer = FalLoraTrainer(registry, name)
         self._stills = FalImageMaker(registry, name)
         self._videos = FalVideoMaker(registry, name)
+        self._captioner = FalCaptioner(registry, name)
 
     def __repr__(self) -> str:
         return f"FalVendor(name={self.vendor!r})"
@@ -50,6 +52,10 @@ class FalVendor:
     def video_request(self, order: VideoOrder) -> VendorRequest:
         """As `ports.VideoMaker`."""
         return self._videos.video_request(order)
+
+    def caption_request(self, order: CaptionOrder) -> VendorRequest:
+        """As `ports.Captioner`."""
+        return self._captioner.caption_request(order)
 
     # --- the queue ---
 

@@ -25,7 +25,7 @@ from domain.jobs import (
     VendorState,
     blob_argument,
 )
-from providers.ports import Ping, StillOrder, TrainingOrder, VideoOrder
+from providers.ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
 
 Fault = OnModelError | None
 """What a call does instead of its work; None lets it through."""
@@ -97,6 +97,13 @@ class StandinVendor:
                 "pictures": [blob_argument(picture) for picture in pictures if picture],
                 "loras": [{"path": blob_argument(use.file), "scale": use.scale} for use in order.loras],
             },
+        )
+
+    def caption_request(self, order: CaptionOrder) -> VendorRequest:
+        return VendorRequest(
+            vendor=self.vendor,
+            endpoint=f"caption/{order.model_key}",
+            arguments={"picture": blob_argument(order.picture)},
         )
 
     # --- the queue ---

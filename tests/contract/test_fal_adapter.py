@@ -27,8 +27,9 @@ from domain.errors import (
     SubmissionUnknown,
     Unavailable,
 )
-from domain.jobs import VendorJobIds, VendorState
+from domain.jobs import VendorJobIds, VendorRequest, VendorState
 from domain.registry import load_registry
+from providers.fal.captioners import LONGEST_TEXT
 from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
 from providers.ports import Vendor
@@ -322,6 +323,38 @@ def test_an_outcome_that_is_no_picture_says_why(
     with pytest.raises(error) as caught:
         vendor.output(STILL, IDS)
     assert type(caught.value) is error
+
+
+# --- a captioner's words ---
+
+DESCRIBE = VendorRequest(vendor="fal", endpoint="fal-ai/moondream3-preview/caption", arguments={"length": "normal"})
+DESCRIBED = "GET queue.fal.run/fal-ai/moondream3-preview/requests/job-1"
+
+
+@pytest.mark.parametrize("beside", [{}, {"finish_reason": "stop", "usage_info": {"output_tokens": 9}}])
+def test_a_description_is_the_text_of_the_answer_whatever_stands_beside_it(
+    fal: StandIn, vendor: FalVendor, beside: dict[str, Any]
+) -> None:
+    fal.on(DESCRIBED, Answer(200, {"output": " A woman on a pier.\n It rains. ", **beside}))
+    output = vendor.output(DESCRIBE, IDS)
+    assert (output.text, output.files, output.billed_usd) == ("A woman on a pier. It rains.", (), None)
+
+
+def test_a_description_never_holds_what_no_table_takes_and_is_of_bounded_length(
+    fal: StandIn, vendor: FalVendor
+) -> None:
+    fal.on(DESCRIBED, Answer(200, b'{"output": "a\\u0000pier\\ud800\\u202e ' + b"x" * 9000 + b'"}'))
+    text = vendor.output(DESCRIBE, IDS).text
+    assert text is not None
+    assert text.startswith("a pier xxx")
+    assert len(text) == LONGEST_TEXT
+
+
+@pytest.mark.parametrize("answer", [{}, {"output": None}, {"output": " \n"}, {"output": ["a pier"]}, {"results": "?"}])
+def test_an_answer_without_words_is_a_failed_job(fal: StandIn, vendor: FalVendor, answer: dict[str, Any]) -> None:
+    fal.on(DESCRIBED, Answer(200, answer))
+    with pytest.raises(JobFailed, match="says nothing of the picture in 'output'"):
+        vendor.output(DESCRIBE, IDS)
 
 
 # --- cancel and ping ---

@@ -10,15 +10,13 @@ import pytest
 
 from domain.captions import Surroundings
 from domain.crops import CropPlan, plan_crop
-from domain.errors import BadInput, NotConfigured
-from domain.jobs import BlobRef
+from domain.errors import BadInput
 from domain.looks import Bars
 from domain.pictures import Box, Light
 from domain.recipes import WAN_FRAMES
 from domain.stretches import Stretch, plan_stretch
-from providers.captioners import RefusingCaptioner
 from providers.media import find_ffmpeg
-from providers.ports import Captioner, RgbImage, TrainingCuts
+from providers.ports import RgbImage, TrainingCuts
 from providers.training_cuts import LocalTrainingCuts
 from tests.media_samples import drawn_frame, make_clip, red_corner
 
@@ -160,13 +158,6 @@ def test_light_tone_and_colours_are_named(
     cuts: TrainingCuts, colour: tuple[int, int, int], expected: Surroundings
 ) -> None:
     assert cuts.surroundings(np.full((90, 160, 3), colour, dtype=np.uint8)) == expected
-
-
-@pytest.mark.parametrize(("vendor", "reason"), [("fal", "no usable price"), ("sandbox", "rehearses no"), ("x", "'x'")])
-def test_captions_by_a_vendor_are_refused_with_the_reason_before_anything_is_sent(vendor: str, reason: str) -> None:
-    captioner: Captioner = RefusingCaptioner(vendor)
-    with pytest.raises(NotConfigured, match=f"Captions cannot be bought from {vendor}: .*{reason}.*captions: auto"):
-        captioner.caption_request(BlobRef(sha256="a" * 64, media_type="image/png", file_name="x.png"))
 
 
 def test_the_four_edges_are_told_apart(cuts: TrainingCuts) -> None:

@@ -9,10 +9,11 @@ import pytest
 from domain.errors import BadInput, BadTrainingSet
 from domain.jobs import BlobRef, VendorRequest, blob_argument
 from domain.registry import load_registry
+from providers.fal.captioners import FalCaptioner
 from providers.fal.stills import FalImageMaker
 from providers.fal.trainers import FalLoraTrainer
 from providers.fal.videos import FalVideoMaker
-from providers.ports import Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
+from providers.ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 
 REGISTRY = load_registry()
 TRAINER = FalLoraTrainer(REGISTRY, "fal")
@@ -102,6 +103,22 @@ def test_a_training_set_below_the_trainers_floor_is_refused_and_one_at_it_is_not
     with pytest.raises(BadTrainingSet, match="at least 4 images and the set has 3"):
         training(image_count=3)
     assert training(image_count=4)
+
+
+# --- captions ---
+
+
+def test_a_captioner_is_sent_the_picture_and_what_the_registry_fixes() -> None:
+    order = CaptionOrder(model_key="moondream_3_caption", picture=PICTURE)
+    request = FalCaptioner(REGISTRY, "sandbox").caption_request(order)
+    assert (request.vendor, request.endpoint) == ("sandbox", "fal-ai/moondream3-preview/caption")
+    assert request.arguments == {"image_url": blob_argument(PICTURE), "length": "normal"}
+    assert request.blobs() == (PICTURE,)
+
+
+def test_a_model_that_describes_nothing_is_refused() -> None:
+    with pytest.raises(BadInput, match="flux_lora describes no pictures"):
+        FalCaptioner(REGISTRY, "fal").caption_request(CaptionOrder(model_key="flux_lora", picture=PICTURE))
 
 
 # --- stills ---
