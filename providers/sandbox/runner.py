@@ -1,7 +1,8 @@
 """The process that does a job's work: reads orders from stdin, runs the engine, answers on stdout, line by line.
 
 Started by `work.py` as `python -m providers.sandbox.runner ENGINE`, where ENGINE is the package with `training`,
-`drawing` and `filming`. It dies with its server: when stdin closes it stops at once, in the middle of a job too.
+`drawing`, `filming` and `describing`. It dies with its server: when stdin closes it stops at once, in the middle of a
+job too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Workbench:
     files: list[dict[str, Any]]
 
     def part(self, name: str) -> Any:
-        """`training`, `drawing` or `filming` of the engine."""
+        """`training`, `drawing`, `filming` or `describing` of the engine."""
         engine = importlib.import_module(self.engine)
         return getattr(engine, name, None) or importlib.import_module(f"{self.engine}.{name}")
 
@@ -167,6 +168,15 @@ def film_text(bench: Workbench) -> dict[str, Any]:
     return _film(bench, "film_text", _ASPECTS[given["aspect_ratio"]], seconds, rate, loras=loras_of(bench))
 
 
+def describe(bench: Workbench) -> dict[str, Any]:
+    given = bench.input
+    picture = bench.inputs.picture(given["image_url"], ["body", "image_url"], bench.limits("image_url"))
+    text = bench.part("describing").describe_picture(picture, length=given["length"])
+    # Names of fal's usage figures, counted in words: nothing to bill by.
+    usage = {"input_tokens": 0, "output_tokens": len(text.split())}
+    return {"output": text, "finish_reason": "stop", "usage_info": usage}
+
+
 def _film(bench: Workbench, shot: str, aspect: float, seconds: float, rate: int, **what: Any) -> dict[str, Any]:
     height = int(bench.endpoint.work.get("height") or PICTURE_HEIGHTS[bench.input["resolution"]])
     width, height = frame_size(min(height, bench.max_video_height), aspect)
@@ -220,7 +230,14 @@ def _find_ffmpeg() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-WORK = {"train": train, "still": draw, "image_video": film_image, "elements": film_elements, "text_video": film_text}
+WORK = {
+    "train": train,
+    "still": draw,
+    "image_video": film_image,
+    "elements": film_elements,
+    "text_video": film_text,
+    "caption": describe,
+}
 
 
 def carry_out(order: dict[str, Any], engine: str, log: Callable[[str], None]) -> dict[str, Any]:

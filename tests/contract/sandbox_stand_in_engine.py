@@ -60,6 +60,11 @@ def film(*, out: Path, ffmpeg: str, **facts: Any) -> None:
     out.write_text(json.dumps(facts, default=str) + "." * 1000)
 
 
+def describe_picture(path: Path, *, length: str = "normal") -> str:
+    return f"a {length} word on {path.stat().st_size} bytes"
+
+
 training = SimpleNamespace(train_lora=train_lora)
 drawing = SimpleNamespace(draw_still=draw_still)
 filming = SimpleNamespace(film_image=film, film_elements=film, film_text=film)
+describing = SimpleNamespace(describe_picture=describe_picture)

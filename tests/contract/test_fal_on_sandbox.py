@@ -29,7 +29,7 @@ from domain.jobs import BlobRef, JobOutput, VendorJobIds, VendorRequest, VendorS
 from domain.registry import load_registry
 from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
-from providers.ports import Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
+from providers.ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 from providers.sandbox.server import SandboxServer
 from providers.sandbox.transport import SandboxTransport
 from tests.contract.sandbox_fixtures import png, running_sandbox, training_zip, wait_until
@@ -140,6 +140,32 @@ def test_kling_films_elements_and_images(shop: Shop) -> None:
     images = (shop.picture(350),)
     order = VideoOrder(model_key="kling_o1_reference", prompt=prompt, seconds=3, elements=elements, images=images)
     assert shop.fetch(shop.buy(shop.vendor.video_request(order)), "video")
+
+
+def describing(picture: BlobRef) -> CaptionOrder:
+    return CaptionOrder(model_key="moondream_3_caption", picture=picture)
+
+
+def test_a_picture_is_described_in_words_and_by_no_file(shop: Shop) -> None:
+    picture = shop.picture()
+    output = shop.buy(shop.vendor.caption_request(describing(picture)))
+    size = (shop.folder / picture.sha256).stat().st_size
+    assert (output.text, output.files) == (f"a normal word on {size} bytes", ())
+
+
+@pytest.mark.parametrize("fault", ["job:fail=422", "job:fail=500", "job:no_file"])
+def test_a_description_that_fails_or_has_no_words_is_a_failed_job(
+    shop: Shop, server: SandboxServer, fault: str
+) -> None:
+    server.faults.set(fault)
+    with pytest.raises(JobFailed):
+        shop.buy(shop.vendor.caption_request(describing(shop.picture())))
+
+
+def test_what_is_no_picture_is_not_described(shop: Shop) -> None:
+    ref = shop.keep(b"no picture", "image/png", "x.png")
+    with pytest.raises(JobFailed, match="Failed to load the image"):
+        shop.buy(shop.vendor.caption_request(describing(ref)))
 
 
 def test_a_cancelled_job_ends_as_a_failed_one_and_cancelling_again_is_fine(shop: Shop, server: SandboxServer) -> None:

@@ -26,6 +26,8 @@ from tests.contract.sandbox_fixtures import (
     upload,
 )
 
+CAPTION = "fal-ai/moondream3-preview/caption"
+
 
 @pytest.mark.parametrize(
     ("endpoint", "body", "expected"),
@@ -56,6 +58,10 @@ from tests.contract.sandbox_fixtures import (
          [("string_too_long", "prompt")]),
         (WAN_LORA, {"prompt": "x", "num_frames": 16}, [("greater_than_equal", "num_frames")]),
         (WAN_LORA, {"prompt": "x", "num_frames": 17, "loras": [{"path": "u", "transformer": "both"}]}, []),
+        (CAPTION, {"image_url": "u", "length": "long"}, []),
+        (CAPTION, {"image_url": "u", "length": "epic"}, [("literal_error", "length")]),
+        (CAPTION, {"image_url": "u", "prompt": "x"}, [("extra_forbidden", "prompt")]),
+        (CAPTION, {}, [("missing", "image_url")]),
         (TRAINER, {"images_data_url": "u", "learning_rate": 1e-4}, [("extra_forbidden", "learning_rate")]),
         (TRAINER, {"images_data_url": "u", "steps": 0}, [("greater_than_equal", "steps")]),
         (TRAINER, {"images_data_url": "u", "steps": 10.5}, [("int_from_float", "steps")]),
