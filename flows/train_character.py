@@ -1,4 +1,7 @@
-"""Train a character: frames → training set → LoRA → file check → identity check, with retries that have a reason."""
+"""Train a character: frames → training set → captions → LoRA → file check → identity check.
+
+Retries have a reason; captions are bought only where the manifest asks for it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from domain.characters import LoraStatus
 from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
 from flows.running import buy, buy_all, in_thread
 from flows.words import CharacterName, SeasonSlug, publish_character
+from tasks.captioning import CAPTION_ATTEMPTS, caption_training_set_task, is_survivable, plan_captions_task
 from tasks.curation import curate_training_set_task
 from tasks.frames import harvest_clip_task
 from tasks.identity import judge_views_task, plan_views_task
@@ -32,7 +36,8 @@ async def train_character(season: SeasonSlug, character: CharacterName, max_atte
     """Learn a character from its winning clips and prove that it was learned.
 
     Returns the ids of its LoRAs, one per base model. Safe to run again: finished steps are not repeated and nothing is
-    paid twice. Costs up to max_attempts trainings and ten views per base model.
+    paid twice. Costs up to max_attempts trainings and ten views per base model, and where its captions are described,
+    up to two descriptions of each picture.
 
     Args:
         season: The season's slug, as in its manifest. It must have been imported: onmodel season import season.yaml
@@ -42,7 +47,9 @@ async def train_character(season: SeasonSlug, character: CharacterName, max_atte
     work = await in_thread(character_work_task, season, character)
     if not work.is_lora_wanted:
         return []
-    await gather_material(work)
+    set_id = await gather_material(work)
+    if set_id is not None:
+        await _describe(set_id)
     lora_ids = [await in_thread(ensure_lora_task, work.character_id, base) for base in work.base_models]
     wanted = [lora_id for lora_id in lora_ids if lora_id is not None]
     await asyncio.gather(*(_learn(lora_id, max_attempts) for lora_id in wanted))
@@ -50,11 +57,28 @@ async def train_character(season: SeasonSlug, character: CharacterName, max_atte
     return wanted
 
 
-async def gather_material(work: CharacterWork) -> None:
-    """Harvest and curate, free and before anything is paid; `BadInput` when there are too few images to learn from."""
-    if work.is_lora_wanted and work.is_trained_here:
-        await asyncio.gather(*(in_thread(harvest_clip_task, clip_id) for clip_id in work.clip_ids))
-        await in_thread(curate_training_set_task, work.character_id)
+async def gather_material(work: CharacterWork) -> int | None:
+    """Harvest and curate, free and before anything is paid; `BadInput` when there are too few images to learn from.
+
+    The id of the training set, None where nothing is trained here.
+    """
+    if not (work.is_lora_wanted and work.is_trained_here):
+        return None
+    await asyncio.gather(*(in_thread(harvest_clip_task, clip_id) for clip_id in work.clip_ids))
+    return await in_thread(curate_training_set_task, work.character_id)
+
+
+async def _describe(set_id: int) -> None:
+    """Have a captioner describe the pictures, where the manifest asks for it; a caption that fails stops nothing."""
+    jobs = await in_thread(plan_captions_task, set_id)
+    bought = await buy_all(jobs.open_job_keys, max_attempts=CAPTION_ATTEMPTS)
+    ended = {}
+    for key, outcome in zip(jobs.open_job_keys, bought, strict=True):
+        if isinstance(outcome, OnModelError) and not is_survivable(outcome):
+            raise outcome
+        ended[key] = outcome.job_key if isinstance(outcome, OnModelError) else outcome
+    if jobs.job_keys:
+        await in_thread(caption_training_set_task, set_id, [ended.get(key, key) for key in jobs.job_keys])
 
 
 async def _learn(lora_id: int, max_attempts: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -11,6 +12,7 @@ import pytest
 from domain.applications import Route
 from domain.characters import CharacterKind, ImageType, LoraStatus
 from domain.jobs import LEGAL_EDGES, JobState
+from domain.pictures import CaptionMode, Decision
 from domain.renders import RenderState
 from providers.postgres.database import Database
 from providers.postgres.migrate import run_migrations
@@ -51,6 +53,20 @@ def test_the_words_of_an_enum_are_equal_in_sql_and_python(database: Database, na
             (name,),
         ).fetchall()
     assert [row[0] for row in rows] == [word.value for word in words]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [("characters.captions", CaptionMode), ("picture_decisions.decision", Decision)]
+)
+def test_the_words_a_column_takes_are_equal_in_sql_and_python(
+    database: Database, column: str, words: type[StrEnum]
+) -> None:
+    table, name = column.split(".")
+    with database.transaction() as db:
+        (rule,) = db.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %s", (f"{table}_{name}_check",)
+        ).fetchone() or ("",)
+    assert re.findall(r"'(\w+)'::text", rule) == [word.value for word in words]
 
 
 def test_every_enum_of_the_database_is_compared_above(database: Database) -> None:
