@@ -140,7 +140,7 @@ def _best(runs: Sequence[Run]) -> Run:
 
 def _measured(method: str, clip: Path) -> Run:
     """One method in a process of its own. CPU seconds and memory as the system counted them for it."""
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-threads", "2"]
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "fatal", "-nostdin", "-threads", "2"]
     commands = {
         "ffmpeg decode": [*ffmpeg, "-i", str(clip), "-an", "-f", "null", "-"],
         "ffmpeg keyframes": [*ffmpeg, "-skip_frame", "nokey", "-i", str(clip), "-an", "-f", "null", "-"],

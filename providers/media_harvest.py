@@ -33,7 +33,9 @@ from providers.ports import RgbImage
 HELD_BYTES = 100_000_000
 """Decoded frames kept for the pictures, so that the chosen ones need no second decoding: 32 of 1080p, 8 of 4K."""
 
-_ROUNDS = 2
+_ROUNDS = 4
+"""Of decoding further, each where nothing was decoded yet: what one finds may be blurred or alike."""
+
 _FEWEST_IN_BURST = 3
 _PICTURE_QUALITY = 95
 _THUMBNAIL_WIDTH = 320
@@ -90,6 +92,8 @@ class _Harvesting:
         self._look_into(self._short_of(keyframes_passed_over), is_rough=True)
         for _ in range(_ROUNDS):
             places = self._short_of(further_places)
+            if not places:
+                break
             self._look_into(places)
             self._combed += [stretch for place in places for stretch in place.stretches]
         verdicts = judge_looks(self._measures(), self._wanted, self._scan.end_seconds)

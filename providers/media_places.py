@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
-from domain.frame_rules import EVERY_SECONDS
+from domain.frame_rules import EVERY_SECONDS, LONGEST_GAP_SECONDS
 from providers.media_looks import SAME_MOMENT, Place
 from providers.media_probe import PacketScan
 
@@ -14,16 +14,20 @@ KEYFRAMES_PER_WANTED = 2
 """So many keyframes for every picture wanted are looked into at first; the others only where these do not do."""
 
 LOOKS_PER_WANTED = 6
-"""At most so many looks for every picture wanted, in each later round: what bounds the time a long clip takes."""
+"""At most so many looks for every picture wanted, in each round: what bounds the time a long clip takes."""
 
 Stretch = tuple[float, float]
 FindPlaces = Callable[[PacketScan, Sequence[Stretch], Sequence[float], int], list[Place]]
 
 
 def keyframe_places(scan: PacketScan, wanted: int) -> list[Place]:
-    """One place for every keyframe, at least 0.5 s apart; where there are too many, evenly spread over the clip."""
-    spaced = _spaced(scan.keyframe_seconds)
-    return [_keyframe(at) for at in _spread(spaced, KEYFRAMES_PER_WANTED * max(1, wanted), scan.end_seconds)]
+    """One place for every keyframe, at least 0.5 s apart; where there are too many, evenly spread over the clip.
+
+    In a long clip they are more, so close that no gap between them counts as unseen (`LONGEST_GAP_SECONDS`).
+    """
+    close = math.ceil(2 * scan.end_seconds / LONGEST_GAP_SECONDS)
+    most = min(_most_looks(wanted), max(KEYFRAMES_PER_WANTED * max(1, wanted), close))
+    return [_keyframe(at) for at in _spread(_spaced(scan.keyframe_seconds), most, scan.end_seconds)]
 
 
 def keyframes_passed_over(
