@@ -1,7 +1,7 @@
 """Pictures to be described, written as requests to fal's captioners, and the words read out of their answers. Pure.
 
-What Moondream 3 answers is read in public code only (domain/models.toml): `output`, a text. Anything else in its place
-is no description, and the job has failed.
+What Moondream 3 answers is read in others' code only (domain/models.toml): `output`, a text, beside `finish_reason` and
+`usage_info`, which are not needed. Anything else in its place is no description, and the job has failed.
 """
 
 from __future__ import annotations
