@@ -36,7 +36,7 @@ DEVELOPMENT = (
     *(("mei", "rui"), ("tova", "dario"), ("mei", "tova"), ("rui", "dario")),
     *((number, number + 1) for number in (1, 3, 5, 7, 301, 303, 305, 307, 309, 311)),
 )
-HELD_OUT = (("mei", "dario"), ("rui", "tova"), *((number, number + 1) for number in (401, 403, 405, 407, 409, 411)))
+HELD_OUT = (("dario", "mei"), ("tova", "rui"), *((number, number + 1) for number in (501, 503, 505, 507, 509, 511)))
 SHOWN_FROM = 0.05
 APART_PIXELS = 32
 SMALLEST_SIDE = 320
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"\nencoded: {right.name} and {wrong.name}")  # noqa: T201
         _table([measure(finder, right, 100, decoded(right, wrong, 100), options.show)])
         return
-    for name, pairs, first in (("development", DEVELOPMENT, 0), ("held-out", HELD_OUT, 100)):
+    for name, pairs, first in (("development", DEVELOPMENT, 0), ("held-out", HELD_OUT, 200)):
         print(f"\n{name}")  # noqa: T201
         rows = []
         for number, pair in enumerate(pairs[: options.pairs], first):
@@ -130,6 +130,7 @@ def judge(pictures: Sequence[Planted], people: Sequence[Sequence[Subject]], is_c
                 for one in own
             ),
             is_confirmed=is_confirmed and picture.clip == "right-2" and picture.at_seconds < 1,
+            at_seconds=picture.at_seconds,
         )
         for picture, own in zip(pictures, people, strict=True)
     ]

@@ -55,6 +55,9 @@ PARTLY_ANOTHER = 0.16
 ENOUGH_PICTURES = 3
 """A group of fewer pictures is nobody of the cast: a thing, a passer-by, two people seen as one."""
 
+HIDDEN_SECONDS = 1.5
+"""How long before and after a picture somebody may be seen for it to be said that they are in it, hidden."""
+
 SMALLEST_SIDE = 320
 """Pixels that a cut-out must have on its short side (waifuc; curation_and_identity.md section 1)."""
 
@@ -86,6 +89,7 @@ class PictureSeen(Record):
     height: int
     subjects: tuple[SubjectSeen, ...]
     is_confirmed: bool = False
+    at_seconds: float | None = None
 
 
 class Sighting(Record):
@@ -158,7 +162,7 @@ class _Case:
         groups = [part for parts in parted for part in parts]
         self.lookalikes = [parts for parts in parted if len(parts) > 1]
         self.character, self.doubt = self._find_character(groups)
-        own = set(self.character)
+        own = self.own = frozenset(self.character)
         # A group of one clip that is mostly like the character is the character before that clip's place, unless the
         # two stand side by side.
         self.rivals = [
@@ -201,6 +205,9 @@ class _Case:
             reason = "looks partly like somebody else: perhaps two people, one before the other"
             return _sighting(number, Verdict.DOUBTFUL, reason, subject, likeness)
         box = picture.subjects[subject].box
+        if self._hides_somebody(number, box):
+            reason = "somebody else is there just before and just after, and must be before or behind the character"
+            return _sighting(number, Verdict.CROWDED, reason, subject, likeness)
         others = [
             other.box
             for index, other in enumerate(picture.subjects)
@@ -229,6 +236,8 @@ class _Case:
             return self._group_of(confirmed, groups), ""
         if not groups:
             return [], ""
+        if any(p.is_confirmed for p in self.pictures) and sum(map(self._is_somebody, groups)) > 1:
+            return [], "Nobody is clearly seen in the pictures that say who is meant: confirm others with keep."
         ordered = sorted(groups, key=self._size, reverse=True)
         clips, pictures = self._size(ordered[0])
         for other in ordered[1:]:
@@ -303,17 +312,49 @@ class _Case:
         nearest = max([-1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)])
         is_among = not self.rivals and index in self.character
         enough = SAME_PERSON if is_among else RIGHT_FROM if self.is_sure[index] else UNSURE_FROM
-        if own >= enough and own >= nearest + CLEAR_LEAD:
+        lead = CLEAR_LEAD if self._is_shared(index) or index not in self.own else 0.0
+        if own >= enough and own >= nearest + lead:
             return Verdict.RIGHT, own
         if own < STRANGER_UNDER or nearest >= own + CLEAR_LEAD:
             return Verdict.STRANGER, own
         return Verdict.DOUBTFUL, own
+
+    def _is_shared(self, index: int) -> bool:
+        """Whether somebody else is surely in the clip of this look."""
+        return any(self.source[index] in sources for sources in self.surely_in)
 
     def _is_partly_another(self, index: int) -> bool:
         """Whether a look of the character is more like somebody else of this clip than the character's looks are."""
         for group, sources, usual in zip(self.rivals, self.shared_sources, self.usual, strict=True):
             if self.source[index] in sources and (self.likeness(index, group) or -1.0) > usual + PARTLY_ANOTHER:
                 return True
+        return False
+
+    def _hides_somebody(self, number: int, box: Box) -> bool:
+        """Whether somebody who is nowhere in this picture is on the way past the box, by where they are before and
+        after."""
+        picture = self.pictures[number]
+        if picture.at_seconds is None:
+            return False
+        for group in self.rivals:
+            seen = [index for index in group if self.source[index] == picture.source]
+            if any(self.judged[index][0] == number for index in seen):
+                continue
+            places = [
+                (at - picture.at_seconds, (own.left + own.right) / 2)
+                for index in seen
+                if (at := self.pictures[self.judged[index][0]].at_seconds) is not None
+                and abs(at - picture.at_seconds) <= HIDDEN_SECONDS
+                for own in (self.pictures[self.judged[index][0]].subjects[self.judged[index][1]].box,)
+            ]
+            before, after = (
+                max((p for p in places if p[0] < 0), default=None),
+                min((p for p in places if p[0] > 0), default=None),
+            )
+            if before and after:
+                x = before[1] + (after[1] - before[1]) * -before[0] / (after[0] - before[0])
+                if box.left <= x <= box.right:
+                    return True
         return False
 
     def _is_other(self, place: Place, seen: SubjectSeen, box: Box) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ConfigDict
 
 from domain.characters import CharacterKind
+from domain.clips import StillImage
 from domain.pictures import Box
 from domain.records import Record
 from domain.right_person import PictureSeen, Sighting, SubjectSeen, Verdict, WhoIsWho, who_is_who
@@ -64,13 +65,10 @@ def sight(ports: Ports, character: Character, pictures: Sequence[Picture]) -> tu
     anchor_looks = [ports.look_at(still.sha256, character.kind) for still in anchors]
     every_look = [*looks, *anchor_looks]
     seen = [
-        _seen(p.source if p.at_seconds is not None else p.sha256, p.width, p.height, look, p.is_confirmed)
+        _seen(p.source if p.at_seconds is not None else p.sha256, p, look, p.is_confirmed, p.at_seconds)
         for p, look in zip(pictures, looks, strict=True)
     ]
-    seen += [
-        _seen(still.sha256, still.width, still.height, look, True)
-        for still, look in zip(anchors, anchor_looks, strict=True)
-    ]
+    seen += [_seen(still.sha256, still, look, True, None) for still, look in zip(anchors, anchor_looks, strict=True)]
     who = _who(ports, seen, every_look)
     sighted = tuple(
         Sighted(picture=picture, look=look, sighting=_lenient(sighting, picture, character.kind))
@@ -90,16 +88,19 @@ def fair_share(pictures: Sequence[Picture], most: int) -> tuple[list[Picture], l
     return [p for p in pictures if p.name in taken], [p for p in pictures if p.name not in taken]
 
 
-def _seen(source: str, width: int, height: int, look: PictureLook, is_confirmed: bool) -> PictureSeen:
+def _seen(
+    source: str, size: Picture | StillImage, look: PictureLook, is_confirmed: bool, at_seconds: float | None
+) -> PictureSeen:
     return PictureSeen(
         source=source,
-        width=width,
-        height=height,
+        width=size.width,
+        height=size.height,
         subjects=tuple(
             SubjectSeen(box=subject.box, is_judged=subject.appearance.vector is not None, is_sure=subject.is_sure)
             for subject in look.subjects
         ),
         is_confirmed=is_confirmed,
+        at_seconds=at_seconds,
     )
 
 

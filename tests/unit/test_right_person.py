@@ -197,3 +197,30 @@ def test_surroundings_hold_the_subject_and_stay_in_the_room(left: int, width: in
     assert near.bottom >= subject.bottom
     assert room.left <= near.left < near.right <= room.right
     assert room.top <= near.top < near.bottom <= room.bottom
+
+
+def test_who_passes_behind_the_character_is_known_by_where_they_are_before_and_after() -> None:
+    alone = [picture(f"clip {k}", LEFT) for k in range(5)]
+    walking = [Box(left=left, top=100, right=left + 200, bottom=700) for left in (700, 110, -300)]
+    crossing = [
+        picture("clip 9", LEFT, walking[0]).model_copy(update={"at_seconds": 1.0}),
+        picture("clip 9", LEFT).model_copy(update={"at_seconds": 1.5}),
+        picture("clip 9", LEFT, walking[2]).model_copy(update={"at_seconds": 2.0}),
+    ]
+    others = [picture(f"clip {k}", RIGHT) for k in range(6, 9)]
+    found = judged([*alone, *others, *crossing], ["a"] * 5 + ["b"] * 3 + ["ab", "a", "ab"])
+    assert found.sightings[-2].verdict is Verdict.CROWDED
+    assert found.sightings[-2].reason.startswith("somebody else is there just before and just after")
+    later = [one.model_copy(update={"at_seconds": 9.0 * k}) for k, one in enumerate(crossing)]
+    found = judged([*alone, *others, *later], ["a"] * 5 + ["b"] * 3 + ["ab", "a", "ab"])
+    assert found.sightings[-2].verdict is Verdict.RIGHT
+
+
+def test_where_the_confirmed_pictures_show_nobody_two_people_are_not_guessed_between() -> None:
+    often = [picture(f"clip {k}", LEFT) for k in range(6)]
+    seldom = [picture(f"clip {k}", RIGHT) for k in range(3)]
+    blank = picture("still", confirmed=True)
+    found = judged([*often, *seldom, blank], ["a"] * 6 + ["b"] * 3 + [""])
+    assert found.doubt.startswith("Nobody is clearly seen in the pictures that say who is meant")
+    assert set(verdicts(found)[:9]) == {"doubtful"}
+    assert verdicts(judged([*often, blank], ["a"] * 6 + [""]))[:6] == ["right"] * 6
