@@ -99,7 +99,8 @@ def stretches_to_decode(
     found |= _around_lost_shots(times, flaws, shots, gaps)
     lacking = wanted - len(_choose(looks, shots, usable, wanted, duration_seconds))
     lacking -= sum(int((end - start) / EVERY_SECONDS) for start, end in found)
-    for start, end in sorted(gaps, key=lambda gap: (gap[0] - gap[1], gap[0])):
+    # The longest first; of those about as long, scattered over the clip, for what lies far apart differs most.
+    for start, end in sorted(_scattered(gaps), key=lambda gap: round(gap[0] - gap[1])):
         if lacking <= 0 or end - start <= _WORTH_DECODING_SECONDS:
             break
         if (start, end) in found or _is_one_picture(looks, start, end):
@@ -146,6 +147,21 @@ def _spread(groups: Iterable[int], count: int) -> list[int]:
     if count >= len(ordered):
         return ordered
     return [ordered[(2 * k + 1) * len(ordered) // (2 * count)] for k in range(max(0, count))]
+
+
+def _scattered(gaps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The gaps in another order: the middle one, then the middle ones of both halves, and so on."""
+    ordered: list[tuple[float, float]] = []
+    parts = [(0, len(gaps))]
+    while parts:
+        halves = []
+        for start, end in parts:
+            if start < end:
+                middle = (start + end) // 2
+                ordered.append(gaps[middle])
+                halves += [(start, middle), (middle + 1, end)]
+        parts = halves
+    return ordered
 
 
 def _why_not(i: int, looks: Sequence[LookMeasures], chosen: set[int], wanted: int) -> str:
