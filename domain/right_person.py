@@ -7,28 +7,21 @@ numbers do not settle is `doubtful`, with the reason, and waits for a person.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from heapq import nlargest
 from itertools import combinations
-from statistics import fmean, median
 
-from domain.likeness_groups import group_by_likeness
+from domain.people_seen import (
+    ENOUGH_PICTURES,
+    SAME_PERSON,
+    PeopleSeen,
+    PictureSeen,
+    Place,
+    SubjectSeen,
+)
 from domain.pictures import Box
 from domain.records import Record
 from domain.rooms import near_room, room_for
-
-SAME_PERSON = 0.35
-"""Mean similarity from which two groups of looks are one person (average linkage). Of the development pairs the same
-person in two clips has a median of 0.67, two people have 0.04."""
-
-TWO_SHARE, STRICTER, STRICTEST = 0.1, 0.05, 0.75
-"""Where two of a group stand side by side in this share of its pictures they are two people: it is grouped anew, this
-much stricter, until they are apart."""
-
-BEST_LOOKS = 3
-"""A look is compared with the three most alike looks of a group, from other clips where there are any."""
 
 RIGHT_FROM = 0.45
 STRANGER_UNDER = 0.30
@@ -52,8 +45,9 @@ SOMEBODY_FROM = 0.50
 PARTLY_ANOTHER = 0.16
 """How much more like another person than the character's looks usually are a look must be to hold both."""
 
-ENOUGH_PICTURES = 3
-"""A group of fewer pictures is nobody of the cast: a thing, a passer-by, two people seen as one."""
+TWINS_FROM = 0.60
+"""Typical likeness to somebody else of the clips from which nothing tells the two apart. Of 22 development pairs the
+highest of people who could be told apart was 0.54."""
 
 HIDDEN_SECONDS = 1.5
 """How long before and after a picture somebody may be seen for it to be said that they are in it, hidden."""
@@ -70,26 +64,6 @@ class Verdict(StrEnum):
     DOUBTFUL = "doubtful"
     NOBODY = "nobody"
     CROWDED = "crowded"
-
-
-class SubjectSeen(Record):
-    """Somebody in a picture; `is_judged` is False where the scorer abstained, `is_sure` where it may be a thing."""
-
-    box: Box
-    is_judged: bool = True
-    is_sure: bool = True
-
-
-class PictureSeen(Record):
-    """A picture and its people. `source` is the clip (a still is its own); `is_confirmed`: a person or the manifest
-    says that it shows the character."""
-
-    source: str
-    width: int
-    height: int
-    subjects: tuple[SubjectSeen, ...]
-    is_confirmed: bool = False
-    at_seconds: float | None = None
 
 
 class Sighting(Record):
@@ -116,9 +90,6 @@ class WhoIsWho(Record):
     doubt: str = ""
 
 
-Place = tuple[int, int]
-"""A subject by picture and number in it."""
-
 Similarity = Callable[[Place, Place], float]
 
 
@@ -140,7 +111,7 @@ def who_is_who(
     alike = [[0.0] * len(judged) for _ in judged]
     for one, other in combinations(range(len(judged)), 2):
         alike[one][other] = alike[other][one] = similarity(judged[one], judged[other])
-    case = _Case(pictures, judged, alike)
+    case = _Case(PeopleSeen(pictures, judged, alike))
     return WhoIsWho(
         sightings=tuple(case.sighting(number, smallest_side) for number in range(len(pictures))),
         people=len(case.rivals) + bool(case.character),
@@ -149,44 +120,42 @@ def who_is_who(
 
 
 class _Case:
-    """What is known of the pictures: the judged subjects, how alike they are, who the character is and who is not."""
+    """Who of the people seen the character is and who is not, and what follows for each picture."""
 
-    def __init__(self, pictures: Sequence[PictureSeen], judged: list[Place], alike: list[list[float]]) -> None:
-        self.pictures, self.judged, self.alike = pictures, judged, alike
-        self.lengths = Counter(picture.source for picture in pictures)
-        self.index_of = {place: index for index, place in enumerate(judged)}
-        self.source = [pictures[number].source for number, _ in judged]
-        self.is_sure = [pictures[number].subjects[index].is_sure for number, index in judged]
-        everybody = group_by_likeness(alike, SAME_PERSON)
-        parted = [self._joined(self._parted(group, SAME_PERSON)) for group in everybody]
-        groups = [part for parts in parted for part in parts]
-        self.lookalikes = [parts for parts in parted if len(parts) > 1]
-        self.character, self.doubt = self._find_character(groups)
+    def __init__(self, people: PeopleSeen) -> None:
+        self.people = people
+        self.character, self.doubt = self._find_character(people.groups)
         own = self.own = frozenset(self.character)
         # A group of one clip that is mostly like the character is the character before that clip's place, unless the
         # two stand side by side.
         self.rivals = [
             group
-            for group in groups
+            for group in people.groups
             if not own & set(group)
-            and self._is_somebody(group)
+            and self.people.is_somebody(group)
             and (
-                self._size(group)[0] > 1
-                or self._typical(group, self.character) < RIGHT_FROM
-                or self._pictures_of_two([*group, *self.character]) > 1
+                self.people.size(group)[0] > 1
+                or self.people.typical(group, self.character) < RIGHT_FROM
+                or self.people.pictures_of_two([*group, *self.character]) > 1
             )
         ]
-        self.shared_sources = [{self.source[index] for index in group} for group in self.rivals]
-        self.surely_in = [{self.source[index] for index in group if self.is_sure[index]} for group in self.rivals]
-        self.usual = [self._typical(self.character, group) for group in self.rivals]
+        self.shared_sources = [{self.people.source[index] for index in group} for group in self.rivals]
+        self.surely_in = [
+            {self.people.source[index] for index in group if self.people.is_sure[index]} for group in self.rivals
+        ]
+        self.usual = [self.people.typical(self.character, group) for group in self.rivals]
+        if not self.doubt and max(self.usual, default=-1.0) >= TWINS_FROM:
+            self.doubt = (
+                "Two people in these clips look too much alike to be told apart: say keep to those of the right one."
+            )
 
     def sighting(self, number: int, smallest_side: int) -> Sighting:
         """The verdict on one picture."""
-        picture = self.pictures[number]
+        picture = self.people.pictures[number]
         scored = [
-            (subject, *self._standing(self.index_of[number, subject]))
+            (subject, *self._standing(self.people.index_of[number, subject]))
             for subject in range(len(picture.subjects))
-            if (number, subject) in self.index_of
+            if (number, subject) in self.people.index_of
         ]
         if not scored:
             reason = "nobody is clearly seen" if picture.subjects else "nobody stands out"
@@ -201,7 +170,7 @@ class _Case:
         if verdict is Verdict.DOUBTFUL:
             reason = f"only a little like the character ({likeness or 0:.2f})"
             return _sighting(number, verdict, reason, subject, likeness)
-        if self._is_partly_another(self.index_of[number, subject]):
+        if self._is_partly_another(self.people.index_of[number, subject]):
             reason = "looks partly like somebody else: perhaps two people, one before the other"
             return _sighting(number, Verdict.DOUBTFUL, reason, subject, likeness)
         box = picture.subjects[subject].box
@@ -221,14 +190,6 @@ class _Case:
             room = near_room(box, room, smallest_side)
         return _sighting(number, Verdict.RIGHT, "", subject, likeness, room)
 
-    def likeness(self, index: int, group: Sequence[int]) -> float | None:
-        """Mean similarity to the most alike of a group, itself and its picture left out, other clips first."""
-        number, source = self.judged[index][0], self.source[index]
-        others = [other for other in group if self.judged[other][0] != number]
-        elsewhere = [other for other in others if self.source[other] != source]
-        values = nlargest(BEST_LOOKS, (self.alike[index][other] for other in elsewhere or others))
-        return fmean(values) if values else None
-
     def _find_character(self, groups: list[list[int]]) -> tuple[list[int], str]:
         """The looks that are the character's for sure, and the doubt as a sentence."""
         confirmed = self._confirmed(groups)
@@ -236,82 +197,48 @@ class _Case:
             return self._group_of(confirmed, groups), ""
         if not groups:
             return [], ""
-        if any(p.is_confirmed for p in self.pictures) and sum(map(self._is_somebody, groups)) > 1:
+        if any(p.is_confirmed for p in self.people.pictures) and sum(map(self.people.is_somebody, groups)) > 1:
             return [], "Nobody is clearly seen in the pictures that say who is meant: confirm others with keep."
-        ordered = sorted(groups, key=self._size, reverse=True)
-        clips, pictures = self._size(ordered[0])
+        ordered = sorted(groups, key=self.people.size, reverse=True)
+        clips, pictures = self.people.size(ordered[0])
         for other in ordered[1:]:
-            other_clips, other_pictures = self._size(other)
-            is_alike = any(ordered[0] in parts and other in parts for parts in self.lookalikes)
+            other_clips, other_pictures = self.people.size(other)
+            is_alike = self.people.are_lookalikes(ordered[0], other)
             share = ALIKE_AS_OFTEN if is_alike else NEARLY_AS_OFTEN
             is_as_often = other_clips >= share * clips and other_pictures >= share * pictures
-            if is_as_often and self._is_somebody(other):
+            if is_as_often and self.people.is_somebody(other):
                 return ordered[0], (
                     f"Two people are about equally often in these clips ({pictures} and {other_pictures} pictures): "
                     "confirm one with keep, or give an image."
                 )
         return ordered[0], ""
 
-    def _parted(self, group: list[int], threshold: float) -> list[list[int]]:
-        """The group, or where two of it often stand side by side in one picture, its parts at a stricter threshold."""
-        if threshold > STRICTEST or self._pictures_of_two(group) < max(2, TWO_SHARE * self._size(group)[1]):
-            return [group]
-        stricter = threshold + STRICTER
-        parts = group_by_likeness([[self.alike[one][other] for other in group] for one in group], stricter)
-        return [smaller for part in parts for smaller in self._parted([group[k] for k in part], stricter)]
-
-    def _joined(self, parts: list[list[int]]) -> list[list[int]]:
-        """Parts put together again, the most alike first, as far as no two of them stand side by side."""
-        while len(parts) > 1:
-            pairs = [
-                (fmean(self.alike[a][b] for a in one for b in other), i, j)
-                for (i, one), (j, other) in combinations(enumerate(parts), 2)
-                if self._pictures_of_two([*one, *other]) < max(2, TWO_SHARE * self._size([*one, *other])[1])
-            ]
-            mean, i, j = max(pairs, default=(-1.0, 0, 0))
-            if mean < SAME_PERSON:
-                break
-            parts = [part for k, part in enumerate(parts) if k not in (i, j)] + [sorted(parts[i] + parts[j])]
-        return sorted(parts, key=lambda part: (-len(part), part))
-
-    def _pictures_of_two(self, group: Sequence[int]) -> int:
-        """In how many pictures two of a group are there, apart."""
-        boxes: dict[int, list[Box]] = {}
-        for index in group:
-            number, subject = self.judged[index]
-            boxes.setdefault(number, []).append(self.pictures[number].subjects[subject].box)
-        return sum(
-            any(one.right <= other.left or other.right <= one.left for one, other in combinations(own, 2))
-            for own in boxes.values()
-        )
-
     def _group_of(self, confirmed: set[int], groups: list[list[int]]) -> list[int]:
         """The confirmed looks with their group; where that is hardly more than they are, with the most alike one."""
         group = max(groups, key=lambda group: (len(confirmed & set(group)), len(group)))
         own = sorted(confirmed | set(group))
-        if self._size(set(own) - confirmed)[1] >= ENOUGH_PICTURES:
+        clips, pictures = self.people.size(set(own) - confirmed)
+        if pictures >= ENOUGH_PICTURES and clips > 1:
             return own
-        others = [group for group in groups if not set(group) & set(own) and self._is_somebody(group)]
-        ranked = sorted(((self._typical(group, own), group) for group in others), reverse=True)
+        others = [
+            group
+            for group in groups
+            if not set(group) & set(own)
+            and self.people.is_somebody(group)
+            and self.people.pictures_of_two([*group, *own]) < 2
+        ]
+        ranked = sorted(((self.people.typical(group, own), group) for group in others), reverse=True)
         best, second = [value for value, _ in ranked[:2]] + [-1.0] * (2 - len(ranked[:2]))
         is_clear = best >= STRANGER_UNDER and best >= second + CLEAR_LEAD
         return sorted({*own, *ranked[0][1]}) if is_clear else own
 
-    def _is_somebody(self, group: Sequence[int]) -> bool:
-        return self._size(group)[1] >= ENOUGH_PICTURES and 2 * sum(self.is_sure[i] for i in group) >= len(group)
-
-    def _typical(self, group: Sequence[int], other: Sequence[int]) -> float:
-        """The median likeness of a group's looks to another group; -1 without any."""
-        values = [value for index in group if (value := self.likeness(index, other)) is not None]
-        return median(values) if values else -1.0
-
     def _standing(self, index: int) -> tuple[Verdict, float | None]:
-        own = self.likeness(index, self.character)
+        own = self.people.likeness(index, self.character)
         if own is None:  # the only look there is
             return (Verdict.RIGHT if index in self.character else Verdict.STRANGER), None
-        nearest = max([-1.0, *(self.likeness(index, group) or -1.0 for group in self.rivals)])
+        nearest = max([-1.0, *(self.people.likeness(index, group) or -1.0 for group in self.rivals)])
         is_among = not self.rivals and index in self.character
-        enough = SAME_PERSON if is_among else RIGHT_FROM if self.is_sure[index] else UNSURE_FROM
+        enough = SAME_PERSON if is_among else RIGHT_FROM if self.people.is_sure[index] else UNSURE_FROM
         lead = CLEAR_LEAD if self._is_shared(index) or index not in self.own else 0.0
         if own >= enough and own >= nearest + lead:
             return Verdict.RIGHT, own
@@ -321,31 +248,32 @@ class _Case:
 
     def _is_shared(self, index: int) -> bool:
         """Whether somebody else is surely in the clip of this look."""
-        return any(self.source[index] in sources for sources in self.surely_in)
+        return any(self.people.source[index] in sources for sources in self.surely_in)
 
     def _is_partly_another(self, index: int) -> bool:
         """Whether a look of the character is more like somebody else of this clip than the character's looks are."""
         for group, sources, usual in zip(self.rivals, self.shared_sources, self.usual, strict=True):
-            if self.source[index] in sources and (self.likeness(index, group) or -1.0) > usual + PARTLY_ANOTHER:
+            if (
+                self.people.source[index] in sources
+                and (self.people.likeness(index, group) or -1.0) > usual + PARTLY_ANOTHER
+            ):
                 return True
         return False
 
-    def _hides_somebody(self, number: int, box: Box) -> bool:
-        """Whether somebody who is nowhere in this picture is on the way past the box, by where they are before and
-        after."""
-        picture = self.pictures[number]
+    def _hides_somebody(self, number: int, character: Box) -> bool:
+        """Whether somebody who is nowhere in this picture passes the character, by where they are before and after."""
+        picture = self.people.pictures[number]
         if picture.at_seconds is None:
             return False
         for group in self.rivals:
-            seen = [index for index in group if self.source[index] == picture.source]
-            if any(self.judged[index][0] == number for index in seen):
+            seen = [index for index in group if self.people.source[index] == picture.source]
+            if any(self.people.judged[index][0] == number for index in seen):
                 continue
             places = [
-                (at - picture.at_seconds, (own.left + own.right) / 2)
+                (at - picture.at_seconds, (box.left + box.right) / 2)
                 for index in seen
-                if (at := self.pictures[self.judged[index][0]].at_seconds) is not None
-                and abs(at - picture.at_seconds) <= HIDDEN_SECONDS
-                for own in (self.pictures[self.judged[index][0]].subjects[self.judged[index][1]].box,)
+                for at, box in ((self.people.second_of(index), self.people.box_of(index)),)
+                if at is not None and abs(at - picture.at_seconds) <= HIDDEN_SECONDS
             ]
             before, after = (
                 max((p for p in places if p[0] < 0), default=None),
@@ -353,13 +281,13 @@ class _Case:
             )
             if before and after:
                 x = before[1] + (after[1] - before[1]) * -before[0] / (after[0] - before[0])
-                if box.left <= x <= box.right:
+                if character.left <= x <= character.right:
                     return True
         return False
 
     def _is_other(self, place: Place, seen: SubjectSeen, box: Box) -> bool:
         """Whether this is another person than the one in the box: not a thing, and not the same one found twice."""
-        index = self.index_of.get(place)
+        index = self.people.index_of.get(place)
         if index is None:
             return seen.is_sure
         verdict, own = self._standing(index)
@@ -372,33 +300,37 @@ class _Case:
         # And it is nobody who is never surely in this clip.
         values = [-1.0 if is_before or own is None else own]
         for group, sources in zip(self.rivals, self.surely_in, strict=True):
-            if self.source[index] in sources:
-                values.append(self.likeness(index, group) or -1.0)
+            if self.people.source[index] in sources:
+                values.append(self.people.likeness(index, group) or -1.0)
         return max(values) >= SOMEBODY_FROM
 
     def _confirmed(self, groups: list[list[int]]) -> set[int]:
         """The confirmed pictures' subjects; of several in one picture the one most alike to the other confirmed ones,
         without any the one who is in most pictures."""
-        pictures_of = {index: self._size(group)[1] for group in groups for index in group}
+        people = self.people
+        pictures_of = {index: people.size(group)[1] for group in groups for index in group}
         sure: set[int] = set()
         several: list[list[int]] = []
-        for number, picture in enumerate(self.pictures):
+        for number, picture in enumerate(self.people.pictures):
             if picture.is_confirmed:
-                own = [self.index_of[number, k] for k in range(len(picture.subjects)) if (number, k) in self.index_of]
+                own = [
+                    self.people.index_of[number, k]
+                    for k in range(len(picture.subjects))
+                    if (number, k) in self.people.index_of
+                ]
                 if len(own) == 1:
                     sure.add(own[0])
                 elif own:
                     several.append(own)
         for own in several:
             known = sorted(sure)
-            sure.add(max(own, key=lambda k: (self.likeness(k, known) or 0.0, self.is_sure[k], pictures_of[k], -k)))
+            sure.add(
+                max(
+                    own,
+                    key=lambda k: (people.likeness(k, known) or 0.0, people.is_sure[k], pictures_of[k], -k),
+                )
+            )
         return sure
-
-    def _size(self, group: Collection[int]) -> tuple[int, int]:
-        """In how many clips and pictures somebody is; one sight of several in a clip does not count."""
-        numbers = {self.judged[index][0] for index in group}
-        sources = Counter(self.pictures[number].source for number in numbers)
-        return sum(count >= min(2, self.lengths[source]) for source, count in sources.items()), len(numbers)
 
 
 _RANK = {Verdict.RIGHT: 2, Verdict.DOUBTFUL: 1, Verdict.STRANGER: 0}

@@ -12,9 +12,10 @@ from pydantic import ConfigDict
 
 from domain.characters import CharacterKind
 from domain.clips import StillImage
+from domain.people_seen import PictureSeen, SubjectSeen
 from domain.pictures import Box
 from domain.records import Record
-from domain.right_person import PictureSeen, Sighting, SubjectSeen, Verdict, WhoIsWho, who_is_who
+from domain.right_person import Sighting, Verdict, WhoIsWho, who_is_who
 from domain.seasons import Character
 from providers.ports import PictureLook, Subject
 from tasks.material import Picture

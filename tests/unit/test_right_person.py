@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.likeness_groups import group_by_likeness
+from domain.people_seen import PictureSeen, SubjectSeen
 from domain.pictures import Box
 from domain.right_person import (
-    PictureSeen,
-    SubjectSeen,
     Verdict,
     WhoIsWho,
     who_is_who,
