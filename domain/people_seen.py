@@ -95,7 +95,9 @@ class PeopleSeen:
         return median(values) if values else -1.0
 
     def is_somebody(self, group: Sequence[int]) -> bool:
-        return self.size(group)[1] >= ENOUGH_PICTURES and 2 * sum(self.is_sure[i] for i in group) >= len(group)
+        """Whether a group is a person: seen often enough, and surely or in several clips, as no thing is."""
+        clips, pictures = self.size(group)
+        return pictures >= ENOUGH_PICTURES and (clips > 1 or 2 * sum(self.is_sure[i] for i in group) >= len(group))
 
     def size(self, group: Collection[int]) -> tuple[int, int]:
         """In how many clips and pictures somebody is; one sight of several in a clip does not count."""
