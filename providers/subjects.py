@@ -43,7 +43,7 @@ SURE_FROM = 0.0
 
 
 class ColourSubjectFinder:
-    """A `SubjectFinder`: figures by colour, faces by dlib. Keep it; not for use in several threads at once."""
+    """A `SubjectFinder`: figures by colour, faces by dlib. Keep it; safe to share between threads."""
 
     def __init__(self, scorer: AppearanceScorer) -> None:
         self._scorer = scorer

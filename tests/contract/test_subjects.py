@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from benchmarks.crossing_film import Planted, PlantedClip, Take, pictures_of
 from domain.characters import CharacterKind
 from domain.errors import BadInput
 from domain.pictures import Box, Framing, Light, View
+from providers.faces import FaceFinder
 from providers.picture_words import surroundings_of
 from providers.ports import RgbImage, Subject, SubjectFinder
 from providers.subjects import ColourSubjectFinder, framing_of
@@ -129,3 +131,14 @@ def test_framing_is_told_by_the_head_or_the_shape(
 )
 def test_light_changes_at_its_thresholds(level: int, light: Light) -> None:
     assert surroundings_of(np.full((40, 60, 3), level, np.uint8)).light is light
+
+
+def test_several_threads_may_look_for_faces_at_once() -> None:
+    # Of several sizes: two at once in one detector then crash the process.
+    images = [
+        np.asarray(draw_character("mei", "three_quarter", "calm", size, framing="bust")) for size in (280, 420, 560)
+    ]
+    finder = FaceFinder()
+    alone = [finder.faces(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(finder.faces, images * 4)) == alone * 4
