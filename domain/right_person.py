@@ -126,6 +126,7 @@ class _Case:
         self.people = people
         self.character, self.doubt = self._find_character(people.groups)
         own = self.own = frozenset(self.character)
+        self.with_character = {people.judged[index][0] for index in own}
         # A group of one clip that is mostly like the character is the character before that clip's place, unless the
         # two stand side by side.
         self.rivals = [
@@ -261,13 +262,17 @@ class _Case:
         return False
 
     def _hides_somebody(self, number: int, character: Box) -> bool:
-        """Whether somebody who is nowhere in this picture passes the character, by where they are before and after."""
+        """Whether somebody who is nowhere in this picture passes the character, by where both are before and after."""
         picture = self.people.pictures[number]
         if picture.at_seconds is None:
             return False
         for group in self.rivals:
-            seen = [index for index in group if self.people.source[index] == picture.source]
-            if any(self.people.judged[index][0] == number for index in seen):
+            seen = [
+                index
+                for index in group
+                if self.people.source[index] == picture.source and self.people.judged[index][0] in self.with_character
+            ]
+            if any(self.people.judged[index][0] == number for index in group):
                 continue
             places = [
                 (at - picture.at_seconds, (box.left + box.right) / 2)

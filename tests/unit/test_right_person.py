@@ -210,6 +210,13 @@ def test_who_passes_behind_the_character_is_known_by_where_they_are_before_and_a
     found = judged([*alone, *others, *crossing], ["a"] * 5 + ["b"] * 3 + ["ab", "a", "ab"])
     assert found.sightings[-2].verdict is Verdict.CROWDED
     assert found.sightings[-2].reason.startswith("somebody else is there just before and just after")
+    cut_between = [
+        crossing[0].model_copy(update={"subjects": crossing[0].subjects[1:]}),
+        crossing[1],
+        crossing[2].model_copy(update={"subjects": crossing[2].subjects[1:]}),
+    ]
+    found = judged([*alone, *others, *cut_between], ["a"] * 5 + ["b"] * 3 + ["b", "a", "b"])
+    assert found.sightings[-2].verdict is Verdict.RIGHT
     later = [one.model_copy(update={"at_seconds": 9.0 * k}) for k, one in enumerate(crossing)]
     found = judged([*alone, *others, *later], ["a"] * 5 + ["b"] * 3 + ["ab", "a", "ab"])
     assert found.sightings[-2].verdict is Verdict.RIGHT
