@@ -298,7 +298,7 @@ def _warnings(
         warnings.append(generated)
     if doubtful := sum(one.is_doubtful for one in considered.left_out):
         warnings.append(
-            f"{_pictures(doubtful)} may or may not show {character.name} and are left out until you say so: "
+            f"{_pictures(doubtful)} may or may not show {character.name}: left out until you say keep or drop, with "
             f"{_command(ports, character)}"
         )
     reasons = Counter(one.reason for one in considered.left_out if not one.is_doubtful)
