@@ -46,8 +46,8 @@ PARTLY_ANOTHER = 0.16
 """How much more like another person than the character's looks usually are a look must be to hold both."""
 
 TWINS_FROM = 0.60
-"""Typical likeness to somebody else of the clips from which nothing tells the two apart. Of 22 development pairs the
-highest of people who could be told apart was 0.54."""
+"""Typical likeness to somebody else of the clips from which nothing tells the two apart. Of the development pairs
+the highest of people who could be told apart was 0.54."""
 
 HIDDEN_SECONDS = 1.5
 """How long before and after a picture somebody may be seen for it to be said that they are in it, hidden."""
