@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from domain.errors import BadInput, BadTrainingSet, OnModelError
 from domain.pictures import Decision, Framing, View
 from domain.recipes import recipe_for
@@ -29,7 +27,7 @@ from providers.wiring import open_ports
 from studio.dataset_names import file_decisions, names_of
 from studio.folders import usable_folder
 from studio.frames_folder import names_in
-from studio.own_files import digest_of, is_empty, replace_files, workbench
+from studio.own_files import digest_of, memory_in, replace_files, workbench
 from studio.prefect_setup import set_defaults
 from studio.telling import complain, end_progress, print_json, print_table, say, tell_progress
 
@@ -172,20 +170,9 @@ def _folder_name(character: Character) -> str:
 
 def _memory_of(folder: Path, slug: str, character: Character) -> FolderMemory:
     """What is known of the folder. `BadInput` where it holds other things, or another character's dataset."""
-    path = folder / MEMORY
-    try:
-        memory = FolderMemory.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        if not is_empty(folder):
-            raise BadInput(
-                f"{folder} holds files that onmodel dataset did not write: give an empty or a new folder with --out."
-            ) from None
+    memory = memory_in(folder, MEMORY, FolderMemory, "onmodel dataset")
+    if memory is None:
         return FolderMemory(season=slug, character=character.name, files={})
-    except (ValidationError, IsADirectoryError) as error:
-        raise BadInput(
-            f"{path} was not written by this version of onmodel dataset, or was changed since: give another folder "
-            f"with --out."
-        ) from error
     if (memory.season, memory.character) != (slug, character.name):
         raise BadInput(
             f"{folder} holds the dataset of {memory.character} in {memory.season}: give another folder with --out."

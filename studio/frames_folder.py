@@ -14,14 +14,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from domain.clips import ClipFacts
-from domain.errors import BadInput
 from domain.looks import LookMeasures
 from domain.pictures import Decision
 from domain.records import Record
-from studio.own_files import is_empty, replace_files
+from studio.own_files import memory_in, replace_files
 
 MEMORY = "frames.json"
 SHEET = "contact-sheet.html"
@@ -96,20 +93,9 @@ class NamedClip(Record):
 
 def read_memory(folder: Path, rules_version: int) -> FolderMemory:
     """What is known of the folder, which need not exist; `BadInput` where it holds other things and nothing of ours."""
-    path = folder / MEMORY
-    try:
-        memory = FolderMemory.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        if not is_empty(folder):
-            raise BadInput(
-                f"{folder} holds files that onmodel frames did not write: give an empty or a new folder with --out."
-            ) from None
+    memory = memory_in(folder, MEMORY, FolderMemory, "onmodel frames")
+    if memory is None:
         return FolderMemory(rules_version=rules_version)
-    except (ValidationError, IsADirectoryError) as error:
-        raise BadInput(
-            f"{path} was not written by this version of onmodel frames, or was changed since: give another folder "
-            f"with --out."
-        ) from error
     return memory.model_copy(update={"rules_version": rules_version})
 
 

@@ -9,11 +9,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from domain.errors import BadInput
+from domain.records import Record
 
 _WORKBENCH = ".onmodel-work"
 _CHUNK_BYTES = 1 << 20
+Memory = TypeVar("Memory", bound=Record)
 
 
 def digest_of(path: Path) -> str:
@@ -23,6 +28,27 @@ def digest_of(path: Path) -> str:
         while piece := stream.read(_CHUNK_BYTES):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def memory_in(folder: Path, file_name: str, kind: type[Memory], command: str) -> Memory | None:
+    """What a command wrote of the folder when it was here before, None in an empty or new one.
+
+    `BadInput` where the folder holds other things, or the file is not the command's own.
+    """
+    path = folder / file_name
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        if is_empty(folder):
+            return None
+        raise BadInput(
+            f"{folder} holds files that {command} did not write: give an empty or a new folder with --out."
+        ) from None
+    except (ValidationError, IsADirectoryError) as error:
+        raise BadInput(
+            f"{path} was not written by this version of {command}, or was changed since: give another folder with "
+            f"--out."
+        ) from error
 
 
 def replace_files(

@@ -17,19 +17,19 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 from PIL import Image
 
 from domain.errors import OnModelError
 from domain.pictures import Decision
 from domain.records import Record
+from tasks.page_templates import TEMPLATES, open_templates
 
 EMBEDDED_BYTES = 8_000_000
 """Above this the pictures lie beside the page, so that it opens at once and fits into a message."""
 
 BESIDE = "contact-sheet-pictures"
-_TEMPLATES = Path(__file__).parent / "templates"
 _WIDEST_PIXELS = 320
 _LARGEST_SOURCE_PIXELS = 50_000_000
 
@@ -116,7 +116,7 @@ def write_contact_sheet(
 
 def render_contact_sheet(sheet: ContactSheet, address_of: Callable[[str], str | None]) -> str:
     """The page as text; `address_of` gives a picture's address by its key, None where there is none to be had."""
-    css = (_TEMPLATES / "report.css").read_text("utf-8") + (_TEMPLATES / "contact_sheet.css").read_text("utf-8")
+    css = (TEMPLATES / "report.css").read_text("utf-8") + (TEMPLATES / "contact_sheet.css").read_text("utf-8")
     page = _template().render(
         sheet=sheet,
         picture=lambda key: None if key is None else address_of(key),
@@ -189,11 +189,4 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("contact_sheet.html")
+    return open_templates().get_template("contact_sheet.html")

@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -38,6 +38,7 @@ from domain.reports import (
     money_of,
     on_model_share,
 )
+from tasks.page_templates import TEMPLATES, open_templates
 from tasks.report_figures import (
     date_range,
     decimals_of,
@@ -49,7 +50,6 @@ from tasks.report_figures import (
     usd,
 )
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _WIDEST_PIXELS = 480
 _STRIP_PIXELS = 168  # a frame of the strip is up to 84 px wide, on screens of double density
 _FACE_PIXELS = 96
@@ -95,7 +95,7 @@ def render_report(report: SeasonReport, thumb: Callable[[str], bytes]) -> str:
         mark=lambda result: marks[_measure_key(result)],
         when=lambda moment: f"{moment.astimezone(zone).day} {moment.astimezone(zone):%B %Y, %H:%M}",
         words=lambda prompt: words_of(prompt, names),
-        css=Markup((_TEMPLATES / "report.css").read_text("utf-8")),  # noqa: S704 (our own file)
+        css=Markup((TEMPLATES / "report.css").read_text("utf-8")),  # noqa: S704 (our own file)
         dates=date_range(report.begun_at, report.ended_at or report.generated_at, zone),
         zone_name=report.time_zone if zone is not UTC else "UTC",
         picture=picture,
@@ -129,13 +129,7 @@ def render_report(report: SeasonReport, thumb: Callable[[str], bytes]) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates()
     environment.filters.update(
         percent=lambda share: f"{100 * share:.0f} %",
         position=lambda score: f"{100 * min(max(score, 0.0), 1.0):.1f}%",
