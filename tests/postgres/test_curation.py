@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from psycopg.types.json import Jsonb
 
 from domain.clips import ClipFacts, Frame
 from domain.errors import BadInput
@@ -323,3 +324,28 @@ def test_a_clip_is_harvested_once_whatever_it_gave(ports: PortsForTests, tmp_pat
         db.execute("UPDATE harvests SET rules_version = rules_version - 1")
     with pytest.raises(BadInput):
         harvest_clip(ports, clip.id)
+
+
+def test_a_set_that_was_stored_before_pictures_had_names_is_still_read(ports: PortsForTests, stage: Stage) -> None:
+    stage.play({"one.mp4": ALONE[:1]})
+    old = {
+        "sha256": "ab" * 32,
+        "file_name": "001.png",
+        "media_type": "image/png",
+        "caption": "MEIMEI_01, soft light",
+        "source": "one.mp4",
+        "at_seconds": 0.5,
+        "sharpness": 200.0,
+        "width": 960,
+        "height": 540,
+    }
+    with ports.database.transaction() as db:
+        db.execute(
+            """INSERT INTO training_sets (character_id, digest, manifest, trained_count, held_out_count)
+               VALUES (%s, 'old', %s, 1, 0)""",
+            (stage.character_id, Jsonb({"trained": [old], "held_out": []})),
+        )
+    stored = ports.cast.latest_training_set(stage.character_id)
+    assert stored is not None
+    assert [image.caption for image in stored.trained] == ["MEIMEI_01, soft light"]
+    assert (stored.left_out, stored.coverage.gaps, stored.trained[0].name) == ((), (), "")
