@@ -28,6 +28,10 @@ TEXT_AGREES = 0.5
 """Share of a clip's usable looks with such text that marks all of its frames: a logo that one look hid is there too."""
 
 LONGEST_GAP_SECONDS = 3.0
+NEW_EVERY_SECONDS = 5.0
+"""In how much further film one more distinct picture is expected: a shot's usual length, as on the film of
+benchmarks/frames.py. With more hope only a few places are decoded, and scenes between them are missed."""
+
 _WORTH_DECODING_SECONDS = 1.0
 _BARS_AGREE, _BARS_HINT = 0.5, 0.25
 _SMALLER_BAR = 0.33
@@ -106,7 +110,7 @@ def stretches_to_decode(
         if (start, end) in found or _is_one_picture(looks, start, end):
             continue
         found.add((start, end))
-        lacking -= max(1, int((end - start) / EVERY_SECONDS) - 1)
+        lacking -= max(1, int((end - start) / NEW_EVERY_SECONDS))
     return sorted(found)
 
 
