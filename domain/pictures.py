@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from domain.records import Record
 
+JPEG_QUALITY = 95
+"""Of every picture cut out of a clip or for a trainer; from 90 up colours keep their full resolution."""
+
 
 class Framing(StrEnum):
     """How much of a person is in the picture."""

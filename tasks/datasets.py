@@ -41,7 +41,7 @@ from domain.layouts import (
     path_in,
     texts_of,
 )
-from domain.pictures import CaptionMode, Origin
+from domain.pictures import JPEG_QUALITY, CaptionMode, Origin
 from domain.recipes import RULES, Recipe, recipe_for
 from domain.seasons import Character
 from domain.stretches import MOST_SHARED, Stretch, TooShort, plan_stretch, span_of_shot
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from providers.wiring import Ports
 
 log = logging.getLogger("onmodel.datasets")
-
-JPEG_QUALITY = 95
-"""From 90 up colours keep their full resolution (providers/media_pictures.py)."""
 
 _CHUNK_BYTES = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -163,7 +160,7 @@ class _Workbench:
                 self._refused.append(f"{_what(image)} was cut to leave somebody else out, which a clip cannot be.")
                 continue
             assert self._recipe.videos is not None
-            bars = self._ports.cast.bars(frame.id)
+            bars = self._ports.cast.bars(clip.id)
             planned = plan_stretch(
                 self._recipe.videos,
                 frame.at_seconds,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from domain.clips import Clip, Frame, StillImage
 from domain.picture_keys import key_of_frame, key_of_still
-from domain.pictures import Decision, Origin
+from domain.pictures import JPEG_QUALITY, Decision, Origin
 from domain.records import Record
 from domain.seasons import Character
 from domain.training_sets import SMALLEST_SIDE, LeftOut
@@ -132,10 +132,10 @@ def _of_still(
 def _picture_of_dropped(ports: Ports, frame: Frame, clip: Clip) -> tuple[str, int, int]:
     """The full picture of a frame that the harvest dropped, read from the clip once and kept."""
     (image,) = ports.media.frames_at(ports.blobs.local_path(clip.sha256), [frame.at_seconds])
-    bars = ports.cast.bars(frame.id)
+    bars = ports.cast.bars(clip.id)
     height, width, _ = image.shape
     image = image[bars.top : height - bars.bottom, bars.left : width - bars.right]
-    sha256 = ports.blobs.put_bytes(ports.media.jpeg_bytes(image, 95), "image/jpeg")
+    sha256 = ports.blobs.put_bytes(ports.media.jpeg_bytes(image, JPEG_QUALITY), "image/jpeg")
     ports.cast.set_frame_picture(frame.id, sha256, "image/jpeg", image.shape[1], image.shape[0])
     return sha256, image.shape[1], image.shape[0]
 

@@ -8,7 +8,8 @@ from psycopg.types.json import Jsonb
 
 from domain.clips import Clip, Frame, StillImage
 from domain.errors import BadInput
-from domain.looks import Bars, Harvest
+from domain.frame_rules import common_bars
+from domain.looks import Bars, Harvest, LookMeasures
 from domain.seasons import Character
 from domain.training_sets import CuratedSet, TrainingSet
 from providers.postgres.rows import Table
@@ -96,10 +97,12 @@ class CastTable(Table):
         rows = self._all(f"{_FRAME} WHERE clip_id = %s ORDER BY at_seconds", (clip_id,))
         return [Frame.model_validate({**row, "hash64": row["hash64"] & _LOW_64}) for row in rows]
 
-    def bars(self, frame_id: int) -> Bars:
-        """The bars that were found at a frame's edges."""
-        row = self._one("SELECT measures -> 'bars' AS bars FROM frames WHERE id = %s", (frame_id,))
-        return Bars.model_validate(row["bars"]) if row and row["bars"] else Bars()
+    def bars(self, clip_id: int) -> Bars:
+        """The bars that the harvest cut off every picture of a clip."""
+        rows = self._all(
+            "SELECT measures FROM frames WHERE clip_id = %s AND measures <> '{}' ORDER BY at_seconds", (clip_id,)
+        )
+        return common_bars([LookMeasures.model_validate(row["measures"]) for row in rows])
 
     def set_frame_picture(self, frame_id: int, sha256: str, media_type: str, width: int, height: int) -> None:
         """Give a dropped frame, which a person wants after all, its picture. Safe to repeat."""

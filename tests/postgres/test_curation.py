@@ -15,7 +15,7 @@ from domain.clips import ClipFacts, Frame
 from domain.errors import BadInput
 from domain.frame_rules import RULES_VERSION
 from domain.imports import CharacterImport, ClipImport, ImageImport, SeasonImport
-from domain.looks import Harvest, Look, LookMeasures
+from domain.looks import Bars, Harvest, Look, LookMeasures
 from domain.picture_keys import key_of_frame
 from domain.pictures import Decision, Origin
 from domain.seasons import SeasonManifest
@@ -349,3 +349,14 @@ def test_a_set_that_was_stored_before_pictures_had_names_is_still_read(ports: Po
     assert stored is not None
     assert [image.caption for image in stored.trained] == ["MEIMEI_01, soft light"]
     assert (stored.left_out, stored.coverage.gaps, stored.trained[0].name) == ((), (), "")
+
+
+def test_the_bars_of_a_clip_are_those_its_looks_agree_on(ports: PortsForTests, stage: Stage) -> None:
+    stage.play({"one.mp4": ALONE})
+    (clip,) = ports.cast.clips(stage.character_id)
+    assert ports.cast.bars(clip.id) == Bars()
+    with ports.database.transaction() as db:
+        barred = Jsonb({"left": 0, "top": 70, "right": 0, "bottom": 70})
+        db.execute("UPDATE frames SET measures = jsonb_set(measures, '{bars}', %s) WHERE at_seconds < 2", (barred,))
+    # Two looks of six, at night, do not show them; their pictures were cut all the same.
+    assert ports.cast.bars(clip.id) == Bars(top=70, bottom=70)
