@@ -12,6 +12,7 @@ from PIL import Image
 from domain.clips import ClipFacts
 from domain.frame_rules import Verdict, common_bars, judge_looks, stretches_to_decode
 from domain.looks import Bars, Harvest, Look, LookMeasures
+from domain.pictures import JPEG_QUALITY
 from domain.records import Record
 from providers.media_crew import Crew, HeldFrames
 from providers.media_looks import MEASURED_WIDTH, Place, PlaceReader, RawLook
@@ -37,7 +38,6 @@ _ROUNDS = 4
 """Of decoding further, each where nothing was decoded yet: what one finds may be blurred or alike."""
 
 _FEWEST_IN_BURST = 3
-_PICTURE_QUALITY = 95
 _THUMBNAIL_WIDTH = 320
 _THUMBNAIL_QUALITY = 80
 
@@ -177,7 +177,7 @@ class _Harvesting:
 
     def _write_picture(self, picture: RgbImage, measures: LookMeasures, bars: Bars) -> None:
         cut = np.ascontiguousarray(_without(picture, bars))
-        (self._folder / _picture_name(measures)).write_bytes(jpeg_bytes(cut, _PICTURE_QUALITY, is_optimized=False))
+        (self._folder / _picture_name(measures)).write_bytes(jpeg_bytes(cut, JPEG_QUALITY, is_optimized=False))
 
     def _cut_thumbnails(self, bars: Bars) -> None:
         if bars == Bars():

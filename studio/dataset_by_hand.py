@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from providers.wiring import open_ports
 from studio.dataset_names import file_decisions, names_of
 from studio.folders import usable_folder
 from studio.frames_folder import names_in
-from studio.own_files import digest_of, memory_in, replace_files, workbench
+from studio.own_files import digest_of, memory_in, replace_files, save_memory, workbench
 from studio.prefect_setup import set_defaults
 from studio.telling import complain, end_progress, print_json, print_table, say, tell_progress
 
@@ -186,7 +185,7 @@ def _write_files(ports: Ports, folder: Path, memory: FolderMemory, dataset: Data
     Without a dataset the files of the last one stay as they are.
     """
     if dataset is None:
-        _save(folder, memory)
+        save_memory(folder, MEMORY, memory)
         return
     from tasks.dataset_export import export_dataset
 
@@ -203,14 +202,7 @@ def _write_files(ports: Ports, folder: Path, memory: FolderMemory, dataset: Data
         wanted[f"{label}.zip"] = packed
         digests = {name: digest_of(path) for name, path in wanted.items()}
         after = memory.model_copy(update={"files": digests})
-        replace_files(folder, memory.files, wanted, lambda: _save(folder, after))
-
-
-def _save(folder: Path, memory: FolderMemory) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{MEMORY}.", delete=False, encoding="utf-8") as temp:
-        temp.write(memory.model_dump_json(indent=1) + "\n")
-    Path(temp.name).chmod(0o644)
-    Path(temp.name).replace(folder / MEMORY)
+        replace_files(folder, memory.files, wanted, lambda: save_memory(folder, MEMORY, after))
 
 
 # --- what is printed ---

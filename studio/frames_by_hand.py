@@ -16,7 +16,7 @@ from domain.clips import ClipFacts
 from domain.errors import BadInput
 from domain.frame_rules import RULES_VERSION, common_bars, wanted_frames
 from domain.looks import Harvest, Look
-from domain.pictures import Decision
+from domain.pictures import JPEG_QUALITY, Decision
 from domain.records import Record
 from studio.folders import usable_folder
 from studio.frames_folder import (
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("onmodel.frames_by_hand")
 
 MOST_FRAMES = 1000
-_JPEG_QUALITY = 95
 _NOT_LOOKED_AT = "nobody had looked at this moment"
 
 
@@ -306,7 +305,7 @@ def _fetch(media: MediaTools, taken: Taken, seconds: float, out: Path) -> tuple[
     bars = common_bars([look.measures for look in taken.harvest.looks])
     height, width = image.shape[:2]
     image = image[bars.top : height - bars.bottom, bars.left : width - bars.right]
-    out.write_bytes(media.jpeg_bytes(image, _JPEG_QUALITY))
+    out.write_bytes(media.jpeg_bytes(image, JPEG_QUALITY))
     return image.shape[1], image.shape[0]
 
 

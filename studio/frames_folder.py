@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from domain.clips import ClipFacts
 from domain.looks import LookMeasures
 from domain.pictures import Decision
 from domain.records import Record
-from studio.own_files import memory_in, replace_files
+from studio.own_files import memory_in, replace_files, save_memory
 
 MEMORY = "frames.json"
 SHEET = "contact-sheet.html"
@@ -134,16 +133,8 @@ def place_clip(folder: Path, memory: FolderMemory, entry: ClipEntry, pictures: d
     before = memory.clip(entry.name)
     ours = {frame.file: frame.sha256 for frame in before.frames if frame.file and frame.sha256} if before else {}
     after = memory.with_clip(entry)
-    replace_files(folder, ours, pictures, lambda: save_memory(folder, after))
+    replace_files(folder, ours, pictures, lambda: save_memory(folder, MEMORY, after))
     return after
-
-
-def save_memory(folder: Path, memory: FolderMemory) -> None:
-    """Write `frames.json` whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{MEMORY}.", delete=False, encoding="utf-8") as temp:
-        temp.write(memory.model_dump_json(indent=1) + "\n")
-    Path(temp.name).chmod(0o644)
-    Path(temp.name).replace(folder / MEMORY)
 
 
 def names_in(lists: Sequence[str]) -> list[str]:

@@ -15,19 +15,16 @@ from pydantic import ValidationError
 
 from domain.errors import BadInput
 from domain.records import Record
+from tasks.whole_files import whole_file
 
 _WORKBENCH = ".onmodel-work"
-_CHUNK_BYTES = 1 << 20
 Memory = TypeVar("Memory", bound=Record)
 
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def memory_in(folder: Path, file_name: str, kind: type[Memory], command: str) -> Memory | None:
@@ -49,6 +46,12 @@ def memory_in(folder: Path, file_name: str, kind: type[Memory], command: str) ->
             f"{path} was not written by this version of {command}, or was changed since: give another folder with "
             f"--out."
         ) from error
+
+
+def save_memory(folder: Path, file_name: str, memory: Record) -> None:
+    """Write what `memory_in` reads, whole or not at all."""
+    with whole_file(folder / file_name) as stream:
+        stream.write(memory.model_dump_json(indent=1).encode() + b"\n")
 
 
 def replace_files(

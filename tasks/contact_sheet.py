@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -25,6 +23,7 @@ from domain.errors import OnModelError
 from domain.pictures import Decision
 from domain.records import Record
 from tasks.page_templates import TEMPLATES, open_templates
+from tasks.whole_files import whole_file
 
 EMBEDDED_BYTES = 8_000_000
 """Above this the pictures lie beside the page, so that it opens at once and fits into a message."""
@@ -176,15 +175,8 @@ def _data_url(jpeg: bytes | None) -> str | None:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as stream:
+        stream.write(data)
 
 
 @cache

@@ -25,7 +25,7 @@ from domain.crops import TooSmall, plan_crop
 from domain.dataset_manifests import generated_warning
 from domain.errors import BadInput
 from domain.jobs import Stage
-from domain.pictures import Box, CaptionMode, Framing, View, suffix_of
+from domain.pictures import JPEG_QUALITY, Box, CaptionMode, Framing, View, suffix_of
 from domain.records import Record
 from domain.right_person import Verdict
 from domain.seasons import DEFAULT_MIN_IMAGES, Character
@@ -40,7 +40,7 @@ from domain.training_sets import (
 )
 from providers.wiring import open_ports
 from tasks.choosing import Choosable, choose, hold_out, outfits, without_twins
-from tasks.material import Picture, gather_material
+from tasks.material import Material, Picture, gather_material
 from tasks.sightings import MOST_LOOKED_AT, Sighted, fair_share, sight
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
     known = ports.cast.training_set_of(character_id, digest)
     if known is not None:
         return known
-    considered = consider(ports, character_id)
+    considered = _considered(ports, character, material)
     usable = {one.picture.name: one for one in considered.usable}
     distinct = without_twins(one.choosable for one in considered.usable)
     if len(distinct.taken) < character.min_images:
@@ -139,7 +139,10 @@ def consider(ports: Ports, character_id: int) -> Considered:
     Stores nothing but cut pictures' originals, which a person asked for. Safe to repeat.
     """
     character = ports.cast.get(character_id)
-    material = gather_material(ports, character)
+    return _considered(ports, character, gather_material(ports, character))
+
+
+def _considered(ports: Ports, character: Character, material: Material) -> Considered:
     pictures, beyond = fair_share(material.pictures, MOST_LOOKED_AT)
     sighted, doubt = sight(ports, character, pictures)
     left_out = list(material.left_out)
@@ -239,7 +242,10 @@ def _training_image(ports: Ports, character: Character, usable: Usable, number: 
     if (usable.room.width, usable.room.height) != (picture.width, picture.height):
         whole = ports.media.load_image(ports.blobs.local_path(picture.sha256))
         part = whole[usable.room.top : usable.room.bottom, usable.room.left : usable.room.right]
-        sha256, media_type = ports.blobs.put_bytes(ports.media.jpeg_bytes(part, 95), "image/jpeg"), "image/jpeg"
+        sha256, media_type = (
+            ports.blobs.put_bytes(ports.media.jpeg_bytes(part, JPEG_QUALITY), "image/jpeg"),
+            "image/jpeg",
+        )
         made_from, cut = picture.sha256, usable.room
     return TrainingImage(
         sha256=sha256,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from domain.errors import BadInput
+from tasks.whole_files import whole_file
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -79,13 +79,5 @@ def _write(source: IO[bytes], path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            while chunk := source.read(_CHUNK_BYTES):
-                file.write(chunk)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        shutil.copyfileobj(source, file, _CHUNK_BYTES)

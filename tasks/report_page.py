@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, tzinfo
@@ -49,6 +47,7 @@ from tasks.report_figures import (
     stage_words,
     usd,
 )
+from tasks.whole_files import whole_file
 
 _WIDEST_PIXELS = 480
 _STRIP_PIXELS = 168  # a frame of the strip is up to 84 px wide, on screens of double density
@@ -67,15 +66,8 @@ def write_report(report: SeasonReport, out: Path, thumb: Callable[[str], bytes])
     """
     page = render_report(report, thumb)
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        part.chmod(0o644)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(out) as stream:
+        stream.write(page.encode())
 
 
 def render_report(report: SeasonReport, thumb: Callable[[str], bytes]) -> str:
