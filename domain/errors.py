@@ -15,6 +15,7 @@
     ├── ResultExpired       exit 5   the job was done, its file is gone
     ├── SubmissionUnknown   exit 6   the answer to a paid submit was lost: never sent again on a guess
     └── NeedsPerson         exit 6   something waits for a person's decision
+        └── AsksForBudget            … about a budget that would be passed, where its owner said "ask"
 
 A message says what, which, what was seen and what to do now. Every error survives pickling, because
 Prefect carries them between processes.
@@ -116,6 +117,10 @@ class NeedsPerson(OnModelError):
     """The run did what it could; the rest waits for a person."""
 
     exit_code = 6
+
+
+class AsksForBudget(NeedsPerson):
+    """A job would pass a budget whose owner wants to be asked: it was not submitted, the rest goes on."""
 
 
 EXIT_CODE_ORDER = (4, 6, 5)

@@ -162,6 +162,8 @@ class JobOrder(Record):
     estimate_usd: Decimal
     ceiling_usd: Decimal
     is_simulated: bool = False
+    fallbacks: tuple[JobOrder, ...] = ()
+    """The same work at the next vendors of the manifest, in order; used only when this one is known dead."""
 
     @property
     def work_key(self) -> str:
@@ -232,14 +234,49 @@ class ProviderJob(Record):
     billed_usd: Decimal | None
     is_simulated: bool
     submitted_at: datetime | None
+    created_at: datetime
+    heartbeat_at: datetime | None
+    finished_at: datetime | None
+    waited_seconds: float
+    """Time spent looking at it, as `Ledger.beat` counts it: not the time since it was submitted."""
+    cancel_requested_at: datetime | None
+    post_count: int
+    submitting_at: datetime | None
+    sent_urls: dict[str, str]
+    absent_looks: int
+    looked_up_at: datetime | None
+    fallbacks: tuple[JobOrder, ...]
+    moved_to: str | None
 
     @property
     def is_over(self) -> bool:
         return self.state in _ENDS
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether the vendor said no to the request itself, so that asking again is useless."""
+        return self.error_class in ("Rejected", "PromptRefused", "BadTrainingSet")
+
     def file(self, role: str) -> KeptFile | None:
         """The first kept file of a role, or None."""
         return next((file for file in self.files if file.role == role), None)
+
+    def order(self) -> JobOrder:
+        """What was ordered, so that it can be ordered again."""
+        return JobOrder(
+            season_id=self.season_id,
+            slot_number=self.slot_number,
+            character_id=self.character_id,
+            stage=self.stage,
+            operation=self.operation,
+            api_name=self.api_name,
+            model_key=self.model_key,
+            request=self.request,
+            estimate_usd=self.estimate_usd,
+            ceiling_usd=self.ceiling_usd,
+            is_simulated=self.is_simulated,
+            fallbacks=self.fallbacks,
+        )
 
 
 class VendorState(StrEnum):

@@ -25,6 +25,8 @@ class Settings(Record):
     s3_endpoint_url: str | None = None
     s3_region: str = "auto"
     fal_key: SecretStr | None = None
+    runpod_api_key: SecretStr | None = None
+    comfyui_url: str | None = None
     prefect_api_url: str | None = None
     sandbox_faults: str | None = None
 
@@ -51,6 +53,8 @@ class Settings(Record):
             s3_endpoint_url=env.get("ONMODEL_S3_ENDPOINT_URL") or env.get("AWS_ENDPOINT_URL_S3") or None,
             s3_region=env.get("ONMODEL_S3_REGION") or env.get("AWS_REGION") or "auto",
             fal_key=SecretStr(fal_key) if fal_key else None,
+            runpod_api_key=SecretStr(key) if (key := env.get("RUNPOD_API_KEY")) else None,
+            comfyui_url=_checked_comfyui_url(env.get("ONMODEL_COMFYUI_URL")),
             prefect_api_url=env.get("PREFECT_API_URL") or None,
             sandbox_faults=env.get("ONMODEL_SANDBOX_FAULTS") or None,
         )
@@ -62,6 +66,14 @@ def _scheme(url: str) -> str:
         return urlsplit(url).scheme
     except ValueError:
         return "something unreadable"
+
+
+def _checked_comfyui_url(url: str | None) -> str | None:
+    if not url:
+        return None
+    if _scheme(url) not in ("http", "https") or not urlsplit(url).hostname:
+        raise BadInput("ONMODEL_COMFYUI_URL is no web address: write http://127.0.0.1:8188, or unset it.")
+    return url.rstrip("/")
 
 
 def _check_storage_url(url: str) -> None:

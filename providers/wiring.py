@@ -31,9 +31,10 @@ if TYPE_CHECKING:
         PictureLook,
         SubjectFinder,
         TrainingCuts,
-        Vendor,
     )
+    from providers.postgres.budgets import BudgetTable
     from providers.postgres.cast import CastTable
+    from providers.postgres.circuits import CircuitTable
     from providers.postgres.database import Database
     from providers.postgres.datasets import DatasetTable
     from providers.postgres.decisions import DecisionTable
@@ -41,8 +42,11 @@ if TYPE_CHECKING:
     from providers.postgres.ledger import Ledger
     from providers.postgres.loras import LoraTable
     from providers.postgres.renders import RenderTable
+    from providers.postgres.runs import RunTable
     from providers.postgres.seasons import SeasonTable
+    from providers.runpod.vendor import RunPodVendor
     from providers.sandbox.launcher import SandboxAddress
+    from providers.vendor_ports import JobVendor, PodHost, UsageReader, Vendor
 
 SANDBOX = "sandbox"
 
@@ -64,6 +68,7 @@ class Ports:
         self.settings = settings
         self.clock = SystemClock()
         self._vendors: dict[str, Vendor] = {}
+        self._job_vendors: dict[str, JobVendor] = {}
         self._connections: list[Client] = []
         self._appearances: dict[str, Appearance] = {}
         self._looks: dict[tuple[str, CharacterKind], PictureLook] = {}
@@ -135,6 +140,24 @@ class Ports:
         from providers.postgres.ledger import Ledger
 
         return Ledger(self.database)
+
+    @cached_property
+    def budgets(self) -> BudgetTable:
+        from providers.postgres.budgets import BudgetTable
+
+        return BudgetTable(self.database)
+
+    @cached_property
+    def circuits(self) -> CircuitTable:
+        from providers.postgres.circuits import CircuitTable
+
+        return CircuitTable(self.database)
+
+    @cached_property
+    def runs(self) -> RunTable:
+        from providers.postgres.runs import RunTable
+
+        return RunTable(self.database)
 
     @property
     def registry(self) -> Registry:
@@ -235,6 +258,64 @@ class Ports:
             self._vendors[name] = self._open_vendor(name)
         return self._vendors[name]
 
+    def job_vendor(self, name: str) -> JobVendor:
+        """A vendor as the door for money needs it: its queue and its files, whatever makers it has."""
+        if name not in ("comfyui", "runpod"):
+            return self.vendor(name)
+        if name not in self._job_vendors:
+            self._job_vendors[name] = self._open_comfyui() if name == "comfyui" else self._open_runpod()
+        return self._job_vendors[name]
+
+    def _open_comfyui(self) -> JobVendor:
+        from providers.comfyui.vendor import ComfyUiVendor
+
+        if self.settings.comfyui_url is None:
+            raise NotConfigured(
+                "The vendor is comfyui, but ONMODEL_COMFYUI_URL is not set: export ONMODEL_COMFYUI_URL="
+                "http://127.0.0.1:8188, or where your ComfyUI answers."
+            )
+        http = self._open_http()
+        return ComfyUiVendor(http, self.settings.comfyui_url)
+
+    def _open_runpod(self) -> RunPodVendor:
+        from providers.runpod.vendor import RunPodVendor
+
+        if self.settings.runpod_api_key is None:
+            raise NotConfigured(
+                "The vendor is runpod, but RUNPOD_API_KEY is not set: export RUNPOD_API_KEY=… (RunPod's settings page)."
+            )
+        return RunPodVendor(self._open_http(), self.settings.runpod_api_key)
+
+    def _open_http(self) -> Client:
+        from providers.fal.client import open_http
+
+        http = open_http()
+        self._connections.append(http)
+        return http
+
+    def pod_hosts(self) -> tuple[PodHost, ...]:
+        """Every vendor of machines by the hour that is set up here."""
+        return (self._open_runpod(),) if self.settings.runpod_api_key is not None else ()
+
+    def usage_reader(self, name: str) -> UsageReader:
+        """A vendor that tells what it charged; `NotConfigured` where it does not, or its key is missing."""
+        if name == "runpod":
+            return self._open_runpod()
+        from providers.fal.vendor import FalVendor
+
+        vendor = self.vendor(name) if name in (SANDBOX, "fal") else None
+        if not isinstance(vendor, FalVendor):
+            raise NotConfigured(f"The vendor {name!r} has no list of what it charged: compare its invoice by hand.")
+        return vendor
+
+    def vendors_set_up(self) -> tuple[str, ...]:
+        """The vendors that this machine can ask: the sandbox always, the others when their keys are here."""
+        found = [SANDBOX]
+        found += ["fal"] if self.settings.fal_key is not None else []
+        found += ["runpod"] if self.settings.runpod_api_key is not None else []
+        found += ["comfyui"] if self.settings.comfyui_url is not None else []
+        return tuple(found)
+
     def _open_vendor(self, name: str) -> Vendor:
         from pydantic import SecretStr
 
@@ -253,15 +334,14 @@ class Ports:
                     "The season's vendor is fal, but FAL_KEY is not set: export FAL_KEY=… (from your fal dashboard), "
                     "or write vendor: sandbox in the manifest to rehearse at no cost."
                 )
-            http = open_http()
-            self._connections.append(http)
-            return FalVendor(http, self.settings.fal_key, self.registry)
+            return FalVendor(self._open_http(), self.settings.fal_key, self.registry)
         raise NotConfigured(f"The vendor {name!r} is not in this version: write fal or sandbox in the manifest.")
 
     def close(self) -> None:
         """Close the connections to database and vendors and end the decoding processes, for a process that goes on
         without them. Safe to repeat."""
         self._vendors.clear()
+        self._job_vendors.clear()
         while self._connections:
             self._connections.pop().close()
         if "media" in self.__dict__:
@@ -279,6 +359,8 @@ class Ports:
         """How long to wait between looks: often on the sandbox, at a vendor's pace elsewhere."""
         if job.request.vendor == SANDBOX:
             return 0.15
+        if job.request.vendor == "comfyui":
+            return 1.0
         return 10.0 if job.operation is Operation.TRAIN_LORA else 2.0
 
 

@@ -32,7 +32,7 @@ from domain.prompts import in_words, mentioned_names, rewrite_prompt, with_trigg
 from domain.registry import Model
 from domain.renders import Render, RenderState, Slot, SlotPlan
 from domain.seasons import Character, SlotEntry
-from providers.ports import LoraUse, StillOrder
+from providers.vendor_ports import LoraUse, StillOrder
 from providers.wiring import open_ports
 from tasks.frames import harvest_clip
 from tasks.jobs import plan_job

@@ -24,7 +24,7 @@ from domain.records import Record
 from domain.seasons import Character
 from domain.training_sets import CuratedSet, TrainingImage, TrainingSet
 from domain.vendors import SANDBOX, catalogue_of, vendor_for
-from providers.ports import CaptionOrder
+from providers.vendor_ports import CaptionOrder
 from providers.wiring import open_ports
 from tasks.jobs import plan_job
 

@@ -53,7 +53,7 @@ from domain.jobs import (
 from providers.wiring import open_ports
 
 if TYPE_CHECKING:
-    from providers.ports import Vendor
+    from providers.vendor_ports import Vendor
     from providers.wiring import Ports
 
 log = logging.getLogger("onmodel.jobs")

@@ -18,7 +18,7 @@ from domain.prompts import in_words, rewrite_prompt, with_trigger
 from domain.registry import Model
 from domain.renders import Render, RenderState, SlotPlan
 from domain.vendors import vendor_for
-from providers.ports import Element, LoraUse, VideoOrder
+from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports
 from tasks.application import finished_stills, plan_of
 from tasks.jobs import plan_job

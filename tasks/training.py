@@ -18,7 +18,7 @@ from domain.loras import Lora
 from domain.money import ceiling_usd, price_of_training
 from domain.seasons import Character
 from domain.vendors import catalogue_of, vendor_for
-from providers.ports import TrainingOrder
+from providers.vendor_ports import TrainingOrder
 from providers.wiring import open_ports
 from tasks.datasets import build_dataset
 from tasks.jobs import plan_job, was_refused

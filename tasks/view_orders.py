@@ -12,7 +12,7 @@ from domain.prompts import with_trigger
 from domain.registry import Model
 from domain.seasons import Character, Season
 from domain.vendors import vendor_for
-from providers.ports import LoraUse, StillOrder, VideoOrder
+from providers.vendor_ports import LoraUse, StillOrder, VideoOrder
 
 if TYPE_CHECKING:
     from providers.wiring import Ports

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from domain.errors import NotConfigured
 from domain.imports import CharacterImport, SeasonImport, SlotImport
 from domain.seasons import SeasonManifest
-from providers.ports import Vendor
 from providers.settings import Settings
+from providers.vendor_ports import Vendor
 from providers.wiring import Ports, SystemClock
 
 STARTED_AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

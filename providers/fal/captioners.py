@@ -11,7 +11,7 @@ from typing import Any
 from domain.errors import BadInput, JobFailed
 from domain.jobs import VendorRequest, blob_argument
 from domain.registry import CaptionerRule, ModelKind, Registry
-from providers.ports import CaptionOrder
+from providers.vendor_ports import CaptionOrder
 
 LONGEST_TEXT = 4000
 """Characters kept of an answer: several times what the longest description needs."""

@@ -21,7 +21,7 @@ from domain.jobs import JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRe
 from domain.registry import ModelKind, Registry
 from providers.fal.captioners import described_text
 from providers.fal.client import NEVER_SENT, QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
-from providers.ports import Ping
+from providers.vendor_ports import Ping
 
 STATE_OF = {
     "IN_QUEUE": VendorState.QUEUED,

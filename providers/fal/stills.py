@@ -7,7 +7,7 @@ from typing import Any
 from domain.errors import BadInput
 from domain.jobs import VendorRequest, blob_argument
 from domain.registry import Model, ModelKind, RangeRule, Registry, StillRule
-from providers.ports import LoraUse, StillOrder
+from providers.vendor_ports import LoraUse, StillOrder
 
 MAX_SEED = 2**32 - 1
 

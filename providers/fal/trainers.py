@@ -7,7 +7,7 @@ from typing import Any
 from domain.errors import BadInput, BadTrainingSet
 from domain.jobs import VendorRequest, blob_argument
 from domain.registry import Model, ModelKind, OptionRule, Registry
-from providers.ports import TrainingOrder
+from providers.vendor_ports import TrainingOrder
 
 
 class FalLoraTrainer:

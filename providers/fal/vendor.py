@@ -17,7 +17,7 @@ from providers.fal.queue import FalQueue
 from providers.fal.stills import FalImageMaker
 from providers.fal.trainers import FalLoraTrainer
 from providers.fal.videos import FalVideoMaker
-from providers.ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
+from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
 
 
 class FalVendor:

@@ -8,7 +8,7 @@ from domain.errors import BadInput
 from domain.jobs import VendorRequest, blob_argument
 from domain.registry import DurationRule, ElementRule, Model, ModelKind, Registry, VideoRule
 from providers.fal.stills import check_prompt, check_seed, lora_arguments
-from providers.ports import Element, VideoOrder
+from providers.vendor_ports import Element, VideoOrder
 
 WAN_FRAME_STEP = 4
 """Wan encodes frames in fours after the first: 17, 21, …, 81, …, 161."""

@@ -25,7 +25,7 @@ from domain.jobs import (
     VendorState,
     blob_argument,
 )
-from providers.ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
+from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
 
 Fault = OnModelError | None
 """What a call does instead of its work; None lets it through."""

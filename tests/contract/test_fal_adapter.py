@@ -32,7 +32,7 @@ from domain.registry import load_registry
 from providers.fal.captioners import LONGEST_TEXT
 from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
-from providers.ports import Vendor
+from providers.vendor_ports import Vendor
 from tests.contract.fal_standin import (
     ACCEPTED,
     FLUX_JOB,

@@ -29,9 +29,9 @@ from domain.jobs import BlobRef, JobOutput, VendorJobIds, VendorRequest, VendorS
 from domain.registry import load_registry
 from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
-from providers.ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 from providers.sandbox.server import SandboxServer
 from providers.sandbox.transport import SandboxTransport
+from providers.vendor_ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 from tests.contract.sandbox_fixtures import png, running_sandbox, training_zip, wait_until
 
 REGISTRY = load_registry()

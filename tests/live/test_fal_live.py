@@ -22,7 +22,7 @@ from domain.money import ceiling_usd, price_of_caption, price_of_still
 from domain.registry import load_registry
 from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
-from providers.ports import CaptionOrder, StillOrder
+from providers.vendor_ports import CaptionOrder, StillOrder
 
 KEY = os.environ.get("FAL_KEY") or os.environ.get("FAL_API_KEY") or ""
 BUDGET = os.environ.get("ONMODEL_LIVE_BUDGET_USD") or ""

@@ -13,7 +13,7 @@ from providers.fal.captioners import FalCaptioner
 from providers.fal.stills import FalImageMaker
 from providers.fal.trainers import FalLoraTrainer
 from providers.fal.videos import FalVideoMaker
-from providers.ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
+from providers.vendor_ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 
 REGISTRY = load_registry()
 TRAINER = FalLoraTrainer(REGISTRY, "fal")

@@ -1,0 +1,231 @@
+"""What we ask of vendors: to take paid jobs, to hold files, to write requests, to tell what they charged.
+
+An adapter gets its HTTP client and its part of the settings as arguments, answers `ping()`, and turns
+the vendor's words and JSON into the records of `domain.jobs`. It raises only errors of `domain.errors`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.records import Record
+from domain.submissions import AbsenceRule, LookUp, Submission
+
+# --- money: everything that is bought goes through these ---
+
+
+class JobQueue(Protocol):
+    """A vendor's queue. Only `submit` costs money, and it is one single POST."""
+
+    vendor: str
+
+    absence: AbsenceRule
+    """Whether looking up can prove that a job does not exist, and what that takes."""
+
+    def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
+        """Send the job once, with the file addresses of `submission`, and its mark where the vendor takes one.
+
+        Never repeats by itself. Errors say what became of the job: `RateLimited`, `Unavailable`, `Rejected`,
+        `OutOfCredit`, `NotConfigured` mean definitely not accepted; `SubmissionUnknown` means it may exist.
+        """
+        ...
+
+    def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:
+        """Does the vendor have this submission? Free and repeatable. `known_ids` belong to other jobs of ours.
+
+        `FOUND` only when it cannot be another's; `ABSENT` is one look's answer, what it proves stands in `absence`.
+        `Retryable` or `OutOfCredit` when the vendor could not be asked.
+        """
+        ...
+
+    def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:
+        """Look once; free and repeatable. `Unavailable` or `RateLimited` when the look itself failed."""
+        ...
+
+    def output(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
+        """The result of a job that is `DONE`; free and repeatable while the vendor keeps it.
+
+        `JobFailed`, `PromptRefused` or `BadTrainingSet` when it ended without one (fal says COMPLETED then too);
+        `ResultExpired` when the vendor has forgotten it.
+        """
+        ...
+
+    def cancel(self, request: VendorRequest, ids: VendorJobIds) -> None:
+        """Ask the vendor to stop; free, repeatable, and no error when it is already over."""
+        ...
+
+    def ping(self) -> Ping:
+        """Is the vendor there and does it accept our key? Free."""
+        ...
+
+
+class FileHost(Protocol):
+    """Where a vendor can read our files, and we can fetch what it made. Free of charge."""
+
+    def upload(self, path: Path, ref: BlobRef) -> str:
+        """A URL the vendor can read, valid for at least an hour. Repeating it makes another URL, no harm."""
+        ...
+
+    def download(self, file: OutputFile, into: BinaryIO) -> None:
+        """Stream the whole file; resumes a broken connection. `ResultExpired` on 404 or 410, `Unavailable` else."""
+        ...
+
+
+class Ping(Record):
+    """Answer of `ping()`: `is_ready` or the one sentence that says what to do."""
+
+    is_ready: bool
+    detail: str
+
+
+# --- the makers and the captioner: pure translators from an order to the vendor's request ---
+
+
+class TrainingOrder(Record):
+    """A LoRA wanted: on which base, from which zip, for how long. Unset options take the trainer's default."""
+
+    trainer_key: str
+    zip: BlobRef
+    trigger_word: str
+    steps: int
+    learning_rate: float | None = None
+    rank: int | None = None
+    image_count: int
+
+
+class LoraUse(Record):
+    """A LoRA applied to a generation: the file and its strength (0–4, 0.8–1.0 usual)."""
+
+    file: BlobRef
+    scale: float
+
+
+class StillOrder(Record):
+    """One picture. `image_size` is the registry's preset name (`landscape_16_9`) or (width, height) in pixels."""
+
+    model_key: str
+    prompt: str
+    loras: tuple[LoraUse, ...] = ()
+    image_size: str | tuple[int, int]
+    steps: int = 28
+    guidance: float = 3.5
+    seed: int
+
+
+class Element(Record):
+    """A character given to a video model by pictures: one frontal, 1–3 more."""
+
+    frontal: BlobRef
+    references: tuple[BlobRef, ...]
+
+
+class VideoOrder(Record):
+    """One clip. Which of `image`, `elements`, `loras` a model takes stands in the registry; others are refused."""
+
+    model_key: str
+    prompt: str
+    seconds: float
+    aspect_ratio: str = "16:9"
+    image: BlobRef | None = None
+    elements: tuple[Element, ...] = ()
+    images: tuple[BlobRef, ...] = ()
+    loras: tuple[LoraUse, ...] = ()
+    seed: int | None = None
+    frames: int | None = None
+
+
+class LoraTrainer(Protocol):
+    """Writes training requests. Pure and free; `Rejected` or `BadInput` names what the trainer cannot take."""
+
+    def training_request(self, order: TrainingOrder) -> VendorRequest: ...
+
+
+class ImageMaker(Protocol):
+    """Writes requests for stills. Pure and free."""
+
+    def still_request(self, order: StillOrder) -> VendorRequest: ...
+
+
+class VideoMaker(Protocol):
+    """Writes requests for clips. Pure and free; checks the model's limits before anything is sent."""
+
+    def video_request(self, order: VideoOrder) -> VendorRequest: ...
+
+
+class CaptionOrder(Record):
+    """One picture to be described by a captioner of the registry."""
+
+    model_key: str
+    picture: BlobRef
+
+
+class Captioner(Protocol):
+    """Writes requests for descriptions of pictures. Pure and free; the words come back as `JobOutput.text`.
+
+    They are a stranger's: `domain.captions.cleaned_caption` makes a caption of them.
+    """
+
+    def caption_request(self, order: CaptionOrder) -> VendorRequest: ...
+
+
+class JobVendor(JobQueue, FileHost, Protocol):
+    """What the door for money needs of a vendor: its queue and its files."""
+
+
+class Vendor(LoraTrainer, ImageMaker, VideoMaker, Captioner, JobVendor, Protocol):
+    """A vendor that plays all the roles, as fal does."""
+
+
+# --- what a vendor says it charged ---
+
+
+class UsageLine(Record):
+    """What a vendor charged, as finely as it tells: for one request or pod, else for a model on a day.
+
+    `subject` is the vendor's id (a request, a pod) or model; `amount_usd` what it charged; times are aware, UTC.
+    """
+
+    subject: str
+    is_single_job: bool
+    amount_usd: Decimal
+    began_at: datetime
+    ended_at: datetime
+
+
+class UsageReader(Protocol):
+    """A vendor that tells what it charged. Free."""
+
+    def usage(self, since: datetime, until: datetime) -> tuple[UsageLine, ...]:
+        """Every charge in the span; `Unavailable` when it could not be read whole (never a part of it)."""
+        ...
+
+
+# --- machines by the hour ---
+
+
+class Pod(Record):
+    """A rented machine. `name` is ours; `status` the vendor's word; `cost_usd_per_hour` as the vendor states it."""
+
+    pod_id: str
+    name: str
+    status: str
+    cost_usd_per_hour: Decimal | None = None
+    started_at: datetime | None = None
+
+
+class PodHost(Protocol):
+    """A vendor that rents machines by the hour, as the reaper sees it."""
+
+    vendor: str
+
+    def pods(self) -> tuple[Pod, ...]:
+        """Every pod of the account. A listing that fails or cannot be read is an error, never "no pods"."""
+        ...
+
+    def delete_pod(self, pod_id: str) -> None:
+        """End it for good; no error when it is gone already. Repeatable."""
+        ...
