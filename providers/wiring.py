@@ -248,7 +248,7 @@ class Ports:
     @cached_property
     def web(self) -> Client:
         """For files that a person names by a web address. Honours the proxy settings, except on loopback."""
-        from providers.fal.client import open_http
+        from providers.web import open_http
 
         return open_http()
 
@@ -287,7 +287,7 @@ class Ports:
         return RunPodVendor(self._open_http(), self.settings.runpod_api_key)
 
     def _open_http(self) -> Client:
-        from providers.fal.client import open_http
+        from providers.web import open_http
 
         http = open_http()
         self._connections.append(http)
@@ -319,8 +319,8 @@ class Ports:
     def _open_vendor(self, name: str) -> Vendor:
         from pydantic import SecretStr
 
-        from providers.fal.client import open_http
         from providers.fal.vendor import FalVendor
+        from providers.web import open_http
 
         if name == SANDBOX:
             from providers.sandbox.transport import SandboxTransport

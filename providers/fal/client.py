@@ -1,13 +1,11 @@
-"""How we speak HTTP with fal: one client, its timeouts and proxies, the key, and what fal's answers mean.
+"""How we speak with fal: the key and where it may go, and what fal's answers mean.
 
 Wire protocol, error shapes and hosts: fal's Inference API reference and the source of fal-client 1.0.3, read 2026-11.
 """
 
 from __future__ import annotations
 
-import email.utils
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -25,44 +23,19 @@ from domain.errors import (
     Unavailable,
 )
 from domain.records import Record
+from providers.web import retry_after_seconds
 
 QUEUE_URL = "https://queue.fal.run"
 REST_URL = "https://rest.fal.ai"
+API_URL = "https://api.fal.ai/v1"
 
 KEY_HOSTS = ("queue.fal.run", "fal.run", "rest.fal.ai", "api.fal.ai", "queue.falrun.com", "falrun.com")
 """The only hosts the key is ever sent to, whatever address an answer may carry. File hosts are not among them."""
 
-TIMEOUT = httpx.Timeout(connect=15.0, read=60.0, write=60.0, pool=15.0)
 QUOTE_CHARS = 300
-
-NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
-)
-"""Failures that happen before the first byte of a request leaves. A proxy error comes from its CONNECT, which
-precedes every https request."""
 
 TRAINING_FIELDS = frozenset({"images_data_url", "image_data_url", "training_data_url"})
 POLICY_TYPE = "content_policy_violation"
-
-
-def open_http(
-    sandbox_transport: httpx.BaseTransport | None = None, *, timeout: httpx.Timeout = TIMEOUT
-) -> httpx.Client:
-    """A client to give to `FalVendor`; the caller closes it.
-
-    With a sandbox transport everything goes through it and the environment is left alone. Without, HTTPS_PROXY,
-    NO_PROXY and SSL_CERT_FILE are honoured, and loopback is never asked through a proxy. It never retries and never
-    follows a redirect by itself, because either could send a paid request twice.
-    """
-    if sandbox_transport is not None:
-        return httpx.Client(transport=sandbox_transport, timeout=timeout, trust_env=False, follow_redirects=False)
-    direct = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
-    return httpx.Client(timeout=timeout, trust_env=True, follow_redirects=False, mounts=direct)
 
 
 class VendorWords(Record):
@@ -117,6 +90,16 @@ class FalClient:
                 f"fal could not be asked ({method} {httpx.URL(url).path}: {self.failure(error)}); ask again later."
             ) from error
 
+    def check_look(self, response: httpx.Response, doing: str) -> None:
+        """Raise what an answer to a free call means unless it is a success: `Unavailable` for all but our account."""
+        if response.is_success:
+            return
+        account = self.account_error(response, doing)
+        if account is not None:
+            raise account
+        said = self.words(response)
+        raise Unavailable(f"fal failed when {doing} ({said.status}: {said.text}); it can be asked again.")
+
     def quote(self, text: object) -> str:
         """A vendor's words on one line, cut, and without the key should they repeat it."""
         line = " ".join(str(text).replace(self._secret, "**********").split())
@@ -163,7 +146,7 @@ class FalClient:
             case 429:
                 return RateLimited(
                     f"fal asked to slow down when {doing} (429: {said.text}); it is tried again later.",
-                    retry_after_seconds(response.headers),
+                    retry_after_seconds(response),
                 )
             case _:
                 return None
@@ -196,24 +179,8 @@ def json_of(response: httpx.Response) -> Any:
     """The answer's JSON, or None when it is none."""
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-
-
-def retry_after_seconds(headers: httpx.Headers) -> float | None:
-    """`Retry-After` in seconds from now, whether it was written as seconds or as a date; None when neither."""
-    text = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            when = email.utils.parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        seconds = (when - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if seconds < float("inf") else None
 
 
 def _loc(item: dict[str, Any]) -> list[Any]:

@@ -19,9 +19,11 @@ from domain.errors import (
 )
 from domain.jobs import JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest, VendorState
 from domain.registry import ModelKind, Registry
+from domain.submissions import Submission
 from providers.fal.captioners import described_text
-from providers.fal.client import NEVER_SENT, QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
+from providers.fal.client import QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
 from providers.vendor_ports import Ping
+from providers.web import NEVER_SENT
 
 STATE_OF = {
     "IN_QUEUE": VendorState.QUEUED,
@@ -56,9 +58,12 @@ class FalQueue:
         self._client = client
         self._registry = registry
 
-    def submit(self, request: VendorRequest, url_of: dict[str, str]) -> VendorJobIds:
-        """One POST of the model's input, never repeated. fal has no idempotency key, so a lost answer stays lost."""
-        body = _body(request, url_of)
+    def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
+        """One POST of the model's input, never repeated.
+
+        fal takes neither an idempotency key nor a name of ours, so the submission's mark is not sent.
+        """
+        body = _body(request, submission.url_of)
         job = f"{request.endpoint} at {self.vendor}"
         try:
             response = self._client.send("POST", f"{QUEUE_URL}/{request.endpoint}", content=body)
@@ -96,7 +101,7 @@ class FalQueue:
         response = self._client.look("GET", str(url.copy_merge_params({"logs": "true" if is_training else "false"})))
         if response.status_code in (404, 410):
             return JobStatus(state=VendorState.GONE, message=self._client.words(response).text)
-        self._check_look(response, f"looking at the job {ids.request_id}")
+        self._client.check_look(response, f"looking at the job {ids.request_id}")
         answer = json_of(response)
         if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
             raise Unavailable(f"fal's status of the job {ids.request_id} could not be read; it can be asked again.")
@@ -136,13 +141,13 @@ class FalQueue:
         """Ask fal to stop. Over, unknown or already stopped is fine: fal's codes for these are not documented."""
         response = self._client.look("PUT", ids.cancel_url or f"{_job_url(request, ids)}/cancel")
         if response.status_code not in (400, 404, 409, 410, 422):
-            self._check_look(response, f"cancelling the job {ids.request_id}")
+            self._client.check_look(response, f"cancelling the job {ids.request_id}")
 
     def ping(self) -> Ping:
         """Ask for an upload token: free, needs the key, and is refused where the account is locked."""
         try:
             url = f"{REST_URL}/storage/auth/token?storage_type=fal-cdn-v3"
-            self._check_look(self._client.look("POST", url, content=b"{}"), "asking for an upload token")
+            self._client.check_look(self._client.look("POST", url, content=b"{}"), "asking for an upload token")
         except OnModelError as error:
             return Ping(is_ready=False, detail=error.message)
         return Ping(is_ready=True, detail=f"{self.vendor} answers and accepts the key")
@@ -163,15 +168,6 @@ class FalQueue:
             f"The job {job} was sent and no usable answer came back ({seen}): it may be running and is not sent again; "
             "look for it on fal's dashboard."
         )
-
-    def _check_look(self, response: httpx.Response, doing: str) -> None:
-        if response.is_success:
-            return
-        account = self._client.account_error(response, doing)
-        if account is not None:
-            raise account
-        said = self._client.words(response)
-        raise Unavailable(f"fal failed when {doing} ({said.status}: {said.text}); it can be asked again.")
 
     def _read_status(self, answer: dict[str, Any]) -> JobStatus:
         state = STATE_OF.get(answer["status"], VendorState.UNKNOWN_WORD)

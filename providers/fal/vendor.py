@@ -10,9 +10,11 @@ from pydantic import SecretStr
 
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
 from domain.registry import Registry
+from domain.submissions import AbsenceRule, LookUp, Submission
 from providers.fal.captioners import FalCaptioner
 from providers.fal.client import FalClient
 from providers.fal.files import FalFiles
+from providers.fal.lookup import ABSENCE, FalLookUp
 from providers.fal.queue import FalQueue
 from providers.fal.stills import FalImageMaker
 from providers.fal.trainers import FalLoraTrainer
@@ -23,13 +25,15 @@ from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder
 class FalVendor:
     """`Vendor` over fal, or over the sandbox, which speaks the same protocol (`name="sandbox"`).
 
-    `http` comes from `client.open_http` and stays the caller's to close. Safe to share between threads.
+    `http` comes from `providers.web.open_http` and stays the caller's to close. Safe to share between threads.
     """
 
     def __init__(self, http: httpx.Client, key: SecretStr, registry: Registry, *, name: str = "fal") -> None:
         client = FalClient(http, key)
         self.vendor = name
+        self.absence: AbsenceRule = ABSENCE
         self._queue = FalQueue(client, registry, name)
+        self._lookup = FalLookUp(client, name)
         self._files = FalFiles(client)
         self._trainer = FalLoraTrainer(registry, name)
         self._stills = FalImageMaker(registry, name)
@@ -59,9 +63,13 @@ class FalVendor:
 
     # --- the queue ---
 
-    def submit(self, request: VendorRequest, url_of: dict[str, str]) -> VendorJobIds:
+    def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
         """As `ports.JobQueue`: one POST, never repeated."""
-        return self._queue.submit(request, url_of)
+        return self._queue.submit(request, submission)
+
+    def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:
+        """As `ports.JobQueue`."""
+        return self._lookup.look_up(request, submission, known_ids)
 
     def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:
         """As `ports.JobQueue`."""

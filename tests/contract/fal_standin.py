@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,8 +16,9 @@ from pydantic import SecretStr
 
 from domain.jobs import BlobRef, VendorJobIds, VendorRequest, blob_argument
 from domain.registry import load_registry
-from providers.fal.client import open_http
+from domain.submissions import Submission
 from providers.fal.vendor import FalVendor
+from providers.web import open_http
 
 KEY = "not-a-real-key-0123456789"
 ZIP = BlobRef(sha256="a" * 64, media_type="application/zip", file_name="set.zip")
@@ -39,6 +41,11 @@ ACCEPTED = {
     "response_url": f"https://{FLUX_JOB}",
     "cancel_url": f"https://{FLUX_JOB}/cancel",
 }
+
+
+def sent(url_of: dict[str, str] | None = None, at: datetime | None = None) -> Submission:
+    """The POST that a test makes or looks for: its first, made now unless said otherwise."""
+    return Submission(job_key="5" * 40, number=1, sent_at=at or datetime.now(UTC), url_of=url_of or {})
 
 
 LOCKED = {"detail": "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."}

@@ -30,9 +30,9 @@ from domain.errors import (
 from domain.jobs import VendorJobIds, VendorRequest, VendorState
 from domain.registry import load_registry
 from providers.fal.captioners import LONGEST_TEXT
-from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
 from providers.vendor_ports import Vendor
+from providers.web import open_http
 from tests.contract.fal_standin import (
     ACCEPTED,
     FLUX_JOB,
@@ -48,6 +48,7 @@ from tests.contract.fal_standin import (
     StandIn,
     ToStandIn,
     fal_stand_in,
+    sent,
     vendor_at,
 )
 
@@ -74,18 +75,18 @@ def test_the_adapter_plays_every_role_of_a_vendor(vendor: FalVendor) -> None:
 
 def test_a_submit_is_one_post_of_the_models_input_and_keeps_all_ids(fal: StandIn, vendor: FalVendor) -> None:
     fal.on("POST queue.fal.run/fal-ai/flux-lora-fast-training", Answer(200, ACCEPTED))
-    ids = vendor.submit(TRAIN, {ZIP.sha256: "https://v3.fal.media/files/set.zip"})
+    ids = vendor.submit(TRAIN, sent({ZIP.sha256: "https://v3.fal.media/files/set.zip"}))
     assert ids.model_dump() == {name: ACCEPTED[name] for name in VendorJobIds.model_fields}
-    (sent,) = fal.seen
-    assert json.loads(sent.body) == {"images_data_url": "https://v3.fal.media/files/set.zip", "steps": 9}
-    assert sent.headers["authorization"] == f"Key {KEY}"
-    assert sent.headers["content-type"] == "application/json"
+    (seen,) = fal.seen
+    assert json.loads(seen.body) == {"images_data_url": "https://v3.fal.media/files/set.zip", "steps": 9}
+    assert seen.headers["authorization"] == f"Key {KEY}"
+    assert seen.headers["content-type"] == "application/json"
 
 
 def test_missing_addresses_are_rebuilt_from_owner_and_app(fal: StandIn, vendor: FalVendor) -> None:
     fal.on(f"POST queue.fal.run/{VIDEO.endpoint}", Answer(200, {"request_id": "job-2"}))
     fal.on("GET queue.fal.run/fal-ai/kling-video/requests/job-2/status", Answer(200, {"status": "COMPLETED"}))
-    ids = vendor.submit(VIDEO, {})
+    ids = vendor.submit(VIDEO, sent())
     assert (ids.status_url, ids.response_url, ids.cancel_url) == (None, None, None)
     assert vendor.status(VIDEO, ids).state is VendorState.DONE
 
@@ -99,7 +100,7 @@ def test_an_address_leading_away_from_fal_is_not_kept_and_the_key_not_sent_there
 ) -> None:
     fal.on(f"POST queue.fal.run/{STILL.endpoint}", Answer(200, ACCEPTED | {"status_url": elsewhere}))
     fal.on(f"GET {FLUX_JOB}/status", Answer(202, {"status": "IN_PROGRESS"}))
-    ids = vendor.submit(STILL, {})
+    ids = vendor.submit(STILL, sent())
     assert ids.status_url is None
     assert vendor.status(STILL, ids).state is VendorState.RUNNING
 
@@ -142,7 +143,7 @@ def test_every_answer_to_a_submit_says_what_became_of_the_job_and_none_is_sent_t
 ) -> None:
     fal.on(f"POST queue.fal.run/{STILL.endpoint}", answer)
     with pytest.raises(error) as caught:
-        vendor.submit(STILL, {})
+        vendor.submit(STILL, sent())
     assert type(caught.value) is error
     assert says in caught.value.message
     assert [seen.method for seen in fal.seen] == ["POST"]
@@ -160,7 +161,7 @@ def test_the_wait_that_fal_asks_for_is_kept(fal: StandIn, vendor: FalVendor) -> 
     waits = []
     for _ in range(3):
         with pytest.raises(RateLimited) as caught:
-            vendor.submit(STILL, {})
+            vendor.submit(STILL, sent())
         waits.append(caught.value.retry_after_seconds)
     assert waits == [17.0, 0.0, None]
 
@@ -169,24 +170,24 @@ def test_a_connection_refused_means_definitely_not_sent() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
         port = closed.server_address[1]
     with open_http(ToStandIn(port)) as http, pytest.raises(Unavailable, match="was not sent"):
-        FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, {})
+        FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, sent())
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError])
 def test_failures_before_the_first_byte_mean_definitely_not_sent(error: type[httpx.TransportError]) -> None:
     with open_http(Failing(error("early"))) as http, pytest.raises(Unavailable, match="was not sent"):
-        FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, {})
+        FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, sent())
 
 
 @pytest.mark.parametrize("error", [httpx.WriteError("x"), httpx.WriteTimeout("x"), httpx.ReadError("x"), OSError("x")])
 def test_failures_on_the_way_leave_the_job_unknown(error: Exception) -> None:
     with open_http(Failing(error)) as http, pytest.raises(SubmissionUnknown, match="not sent again"):
-        FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, {})
+        FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, sent())
 
 
 def test_a_file_without_an_address_is_noticed_before_anything_is_sent(fal: StandIn, vendor: FalVendor) -> None:
     with pytest.raises(BadInput, match="has no address"):
-        vendor.submit(TRAIN, {})
+        vendor.submit(TRAIN, sent())
     assert fal.seen == []
 
 

@@ -9,9 +9,9 @@ from pydantic import SecretStr
 
 from domain.errors import NotConfigured
 from domain.registry import load_registry
-from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
-from tests.contract.fal_standin import KEY, STILL, Answer, Failing, StandIn, fal_stand_in, vendor_at
+from providers.web import open_http
+from tests.contract.fal_standin import KEY, STILL, Answer, Failing, StandIn, fal_stand_in, sent, vendor_at
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_key_never_appears_in_a_text_even_when_fal_repeats_it(
     fal.on("POST rest.fal.ai/storage/auth/token", Answer(401, {"detail": f"unknown key {KEY}"}))
     with caplog.at_level("DEBUG"):
         with pytest.raises(NotConfigured, match=r"unknown key \*+") as caught:
-            vendor.submit(STILL, {})
+            vendor.submit(STILL, sent())
         told = [repr(vendor), vendor.ping().detail, repr(caught.value), caplog.text, repr(caught.value.__cause__)]
     assert not any(KEY in text for text in told)
     assert caplog.text

@@ -27,11 +27,12 @@ from domain.errors import (
 )
 from domain.jobs import BlobRef, JobOutput, VendorJobIds, VendorRequest, VendorState
 from domain.registry import load_registry
-from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
 from providers.sandbox.server import SandboxServer
 from providers.sandbox.transport import SandboxTransport
 from providers.vendor_ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
+from providers.web import open_http
+from tests.contract.fal_standin import sent
 from tests.contract.sandbox_fixtures import png, running_sandbox, training_zip, wait_until
 
 REGISTRY = load_registry()
@@ -55,7 +56,7 @@ class Shop:
 
     def submit(self, request: VendorRequest) -> VendorJobIds:
         urls = {ref.sha256: self.vendor.upload(self.folder / ref.sha256, ref) for ref in request.blobs()}
-        return self.vendor.submit(request, urls)
+        return self.vendor.submit(request, sent(urls))
 
     def outcome(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
         wait_until(lambda: self.vendor.status(request, ids).state is VendorState.DONE)
@@ -212,7 +213,7 @@ def test_a_faulty_submit_is_one_post_and_tells_what_became_of_the_job(
     server.faults.set(fault)
     before = accepted(server)
     with pytest.raises(error) as caught:
-        shop.vendor.submit(shop.vendor.still_request(still()), {})
+        shop.vendor.submit(shop.vendor.still_request(still()), sent())
     assert type(caught.value) is error
     assert accepted(server) - before == jobs
     if isinstance(caught.value, RateLimited):
@@ -301,7 +302,7 @@ def test_a_key_without_access_is_told_before_anything_is_bought(
     with shop_at(server, tmp_path, key) as shop:
         assert not shop.vendor.ping().is_ready
         with pytest.raises(error):
-            shop.vendor.submit(shop.vendor.still_request(still()), {})
+            shop.vendor.submit(shop.vendor.still_request(still()), sent())
         ref = shop.picture()
         with pytest.raises(error):
             shop.vendor.upload(shop.folder / ref.sha256, ref)

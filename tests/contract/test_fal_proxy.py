@@ -20,9 +20,9 @@ from pydantic import SecretStr
 
 from domain.errors import Unavailable
 from domain.registry import load_registry
-from providers.fal.client import open_http
 from providers.fal.vendor import FalVendor
-from tests.contract.fal_standin import ACCEPTED, KEY, STILL, ZIP, Answer, StandIn, fal_stand_in
+from providers.web import open_http
+from tests.contract.fal_standin import ACCEPTED, KEY, STILL, ZIP, Answer, StandIn, fal_stand_in, sent
 
 HOSTS = ("queue.fal.run", "rest.fal.ai", "v3.fal.media")
 
@@ -138,7 +138,7 @@ def test_submit_and_upload_reach_the_real_host_names_through_the_environments_pr
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with open_http() as http:
             vendor = FalVendor(http, SecretStr(KEY), load_registry())
-            assert vendor.submit(STILL, {}).request_id == "job-1"
+            assert vendor.submit(STILL, sent()).request_id == "job-1"
             assert vendor.upload(path, ZIP) == "https://v3.fal.media/f"
     assert proxy.asked == ["queue.fal.run:443", "rest.fal.ai:443", "v3.fal.media:443"]
 
@@ -149,7 +149,7 @@ def test_a_certificate_that_is_not_trusted_means_definitely_not_sent(
     with proxy_to(fal_over_tls.server_address[1]) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_address[1]}")
         with open_http() as http, pytest.raises(Unavailable, match="was not sent"):
-            FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, {})
+            FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, sent())
     assert fal_over_tls.seen == []
 
 
@@ -157,7 +157,7 @@ def test_a_proxy_that_refuses_means_definitely_not_sent(monkeypatch: pytest.Monk
     with proxy_to(0, refuses=True) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_address[1]}")
         with open_http() as http, pytest.raises(Unavailable, match=r"was not sent.*403"):
-            FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, {})
+            FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, sent())
     assert proxy.asked == ["queue.fal.run:443"]
 
 

@@ -9,6 +9,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from domain.errors import NotConfigured
 from domain.jobs import BlobRef, JobOutput, OutputFile, VendorRequest, VendorState
 from domain.money import ceiling_usd, price_of_caption, price_of_still
 from domain.registry import load_registry
-from providers.fal.client import open_http
+from domain.submissions import Submission
 from providers.fal.vendor import FalVendor
 from providers.vendor_ports import CaptionOrder, StillOrder
+from providers.web import open_http
 
 KEY = os.environ.get("FAL_KEY") or os.environ.get("FAL_API_KEY") or ""
 BUDGET = os.environ.get("ONMODEL_LIVE_BUDGET_USD") or ""
@@ -51,7 +53,7 @@ def test_a_wrong_key_is_said_to_be_wrong() -> None:
         vendor = FalVendor(http, SecretStr("00000000-0000-0000-0000-000000000000:wrong"), load_registry())
         request = vendor.still_request(StillOrder(model_key="flux_lora", prompt="x", image_size="square", seed=1))
         with pytest.raises(NotConfigured):
-            vendor.submit(request, {})
+            vendor.submit(request, _sent({}))
 
 
 def test_what_is_uploaded_can_be_fetched_again(vendor: FalVendor, tmp_path: Path) -> None:
@@ -90,9 +92,13 @@ def test_one_picture_is_described_within_the_budget(vendor: FalVendor, tmp_path:
     assert "red" in output.text.casefold()
 
 
+def _sent(url_of: dict[str, str]) -> Submission:
+    return Submission(job_key="0" * 40, number=1, sent_at=datetime.now(UTC), url_of=url_of)
+
+
 def _bought(vendor: FalVendor, request: VendorRequest, url_of: dict[str, str]) -> JobOutput:
     """Send once, look until it is over, and read the outcome."""
-    ids = vendor.submit(request, url_of)
+    ids = vendor.submit(request, _sent(url_of))
     pause = threading.Event()
     for _ in range(PATIENCE_POLLS):
         status = vendor.status(request, ids)
