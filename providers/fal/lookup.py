@@ -10,7 +10,7 @@ request does not exist, and an input that merely holds ours is shown to a person
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,12 +111,24 @@ class FalLookUp:
                     yield _Listed(request_id=item["request_id"], input=_input_of(item), sent_at=_sent_at(item))
 
 
-def pages(client: FalClient, path: str, asked: dict[str, str], doing: str) -> Iterator[dict[str, Any]]:
-    """Every page of one of fal's lists, in order. Free; `Unavailable` when any of them cannot be read."""
+def pages(
+    client: FalClient,
+    path: str,
+    asked: dict[str, str],
+    doing: str,
+    check: Callable[[httpx.Response], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Every page of one of fal's lists, in order. Free; `Unavailable` when any of them cannot be read.
+
+    `check` raises for an answer that is no page; without it, refusals mean what they mean everywhere at fal.
+    """
     cursors: set[str] = set()
     for _ in range(MOST_PAGES):
         response = client.look("GET", str(httpx.URL(f"{API_URL}{path}", params=asked)))
-        client.check_look(response, doing)
+        if check is None:
+            client.check_look(response, doing)
+        else:
+            check(response)
         page = json_of(response)
         if not isinstance(page, dict):
             raise Unavailable(f"fal's answer when {doing} could not be read; it can be asked again.")

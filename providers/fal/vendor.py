@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +19,9 @@ from providers.fal.lookup import ABSENCE, FalLookUp
 from providers.fal.queue import FalQueue
 from providers.fal.stills import FalImageMaker
 from providers.fal.trainers import FalLoraTrainer
+from providers.fal.usage import FalUsage
 from providers.fal.videos import FalVideoMaker
-from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
+from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, UsageLine, VideoOrder
 
 
 class FalVendor:
@@ -34,6 +36,7 @@ class FalVendor:
         self.absence: AbsenceRule = ABSENCE
         self._queue = FalQueue(client, registry, name)
         self._lookup = FalLookUp(client, name)
+        self._usage = FalUsage(client)
         self._files = FalFiles(client)
         self._trainer = FalLoraTrainer(registry, name)
         self._stills = FalImageMaker(registry, name)
@@ -86,6 +89,12 @@ class FalVendor:
     def ping(self) -> Ping:
         """As `ports.JobQueue`."""
         return self._queue.ping()
+
+    # --- money ---
+
+    def usage(self, since: datetime, until: datetime) -> tuple[UsageLine, ...]:
+        """As `ports.UsageReader`."""
+        return self._usage.usage(since, until)
 
     # --- files ---
 

@@ -162,6 +162,11 @@ class FalStorage:
         if stored is None:
             return refusal(404, "File not found")
         fault = self._faults.pick("file", stored.made_by or "upload")
+        if fault is not None and fault.kind == "expire_once":
+            if not stored.made_by or stored.is_renewed:
+                fault = None
+            else:
+                self._shelf.outdate(stored)
         if fault is not None and fault.kind != "truncate":
             return answer_of(fault)
         cut_at = stored.size_bytes // 2 if stored.is_truncated or fault is not None else None

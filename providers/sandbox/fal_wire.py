@@ -12,13 +12,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
+from providers.sandbox.fal_lists import FalLists
 from providers.sandbox.faults import FaultPlan, answer_of, locked_account
 from providers.sandbox.journal import Job, Journal, Outcome, Phase
 from providers.sandbox.openapi import openapi_document
 from providers.sandbox.schemas import issue, load_catalogue
+from providers.sandbox.shelf import Shelf
 from providers.sandbox.wire import Reply, Request, refusal
 from providers.sandbox.work import Workshop
 
@@ -35,6 +37,7 @@ class FalQueue:
         self,
         journal: Journal,
         workshop: Workshop,
+        shelf: Shelf,
         faults: FaultPlan,
         *,
         keep_result_seconds: float,
@@ -42,11 +45,13 @@ class FalQueue:
     ) -> None:
         self._journal = journal
         self._workshop = workshop
+        self._shelf = shelf
         self._faults = faults
         self._keep_result_seconds = keep_result_seconds
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._posts: Counter[str] = Counter()
+        self._lists = FalLists(journal, faults, lambda request: 0.0 if _is_locked(request) else 100.0)
 
     def posts(self) -> dict[str, int]:
         """Every submit that arrived since this server started, accepted or not, by endpoint."""
@@ -93,18 +98,10 @@ class FalQueue:
         return _outcome_reply(job, job.outcome)
 
     def answer_api(self, request: Request) -> Reply:
-        """The platform's own addresses: the balance, and the lists of requests where a lost submit is looked up."""
+        """The platform's own addresses: the balance, the list for lost submits, what was charged."""
         if refused := refuse_key(request, is_buying=False):
             return refused
-        match request.method, request.path:
-            case "GET", "/v1/account/billing":
-                balance = 0.0 if _is_locked(request) else 100.0
-                credit = {"credits": {"current_balance": balance, "currency": "USD"}}
-                return Reply.of(200, {"username": "sandbox"} | (credit if "expand" in request.query else {}))
-            case "GET", "/v1/models/requests/by-endpoint":
-                return self._list_requests(request)
-            case _:
-                return refusal(404, "Not found")
+        return self._lists.answer(request)
 
     def answer_site(self, request: Request) -> Reply:
         if request.method != "GET" or request.path != "/api/openapi/queue/openapi.json":
@@ -180,10 +177,14 @@ class FalQueue:
         if job.outcome is None:
             # What fal answers here is unconfirmed (reference 5.2); a client should not come before COMPLETED.
             return refusal(400, "Request is still in progress")
-        return _outcome_reply(job, job.outcome)
+        # What ran out by `file:expire_once` is still there, under a new address.
+        return _outcome_reply(job, replace(job.outcome, body=self._shelf.with_fresh_urls(job.outcome.body)))
 
     def _cancel(self, job: Job) -> Reply:
-        if fault := self._faults.pick("cancel", job.endpoint):
+        fault = self._faults.pick("cancel", job.endpoint)
+        if fault is not None and fault.kind == "ignore":
+            return Reply.of(202, {"status": "CANCELLATION_REQUESTED"})
+        if fault is not None:
             return answer_of(fault)
         if self._workshop.cancel(job.request_id):
             return Reply.of(202, {"status": "CANCELLATION_REQUESTED"})
@@ -196,23 +197,6 @@ class FalQueue:
         kept = self._keep_result_seconds * (LARGE_RESULT_SHARE if is_large else 1)
         return time.time() - job.ended_at > kept
 
-    def _list_requests(self, request: Request) -> Reply:
-        wanted = request.query.get("endpoint_id")
-        jobs = [job for job in self._journal.all_jobs() if wanted in (None, job.endpoint)]
-        items = [
-            {
-                "request_id": job.request_id,
-                "endpoint_id": job.endpoint,
-                "sent_at": _iso(job.accepted_at),
-                "started_at": _iso(job.started_at),
-                "ended_at": _iso(job.ended_at),
-                "status_code": None if job.outcome is None else job.outcome.status,
-                "json_input": job.input,
-            }
-            for job in reversed(jobs)
-        ]
-        return Reply.of(200, {"items": items, "next_cursor": None, "has_more": False})
-
 
 def _outcome_reply(job: Job, outcome: Outcome) -> Reply:
     headers = {"x-fal-request-id": job.request_id, **outcome.headers}
@@ -224,10 +208,6 @@ def _outcome_reply(job: Job, outcome: Outcome) -> Reply:
 def _urls(job: Job) -> dict[str, str]:
     base = f"https://queue.fal.run/{job.app}/requests/{job.request_id}"
     return {"response_url": base, "status_url": f"{base}/status", "cancel_url": f"{base}/cancel"}
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
 
 
 def refuse_key(request: Request, *, is_buying: bool) -> Reply | None:

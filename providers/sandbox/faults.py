@@ -24,23 +24,33 @@ from domain.errors import BadInput
 from providers.sandbox.schemas import issue
 from providers.sandbox.wire import Reply, refusal
 
-_ANSWERS = {"refuse", "lock", "rate_limit", "unavailable", "stall", "malformed"}
+_ANSWERS = {"refuse", "lock", "rate_limit", "rate_limit_body", "unavailable", "stall", "malformed"}
 KINDS: dict[str, frozenset[str]] = {
     "submit": frozenset(_ANSWERS | {"drop_before_accept", "drop_after_accept", "stall_after_accept"}),
     "status": frozenset(_ANSWERS | {"drop", "unknown_word", "vanish"}),
     "result": frozenset(_ANSWERS | {"drop", "vanish"}),
-    "cancel": frozenset(_ANSWERS | {"drop"}),
+    "cancel": frozenset(_ANSWERS | {"drop", "ignore"}),
     "upload": frozenset(_ANSWERS | {"drop"}),
-    "file": frozenset({"refuse", "unavailable", "stall", "drop", "truncate", "expire"}),
-    "job": frozenset({"fail", "never_ends", "stay_queued", "ignore", "slow", "no_file", "truncate", "expire", "nsfw"}),
+    "file": frozenset({"refuse", "unavailable", "stall", "drop", "truncate", "expire", "expire_once"}),
+    "list": frozenset(_ANSWERS | {"drop", "hide", "no_input"}),
+    "usage": frozenset(_ANSWERS | {"drop", "vanish"}),
+    "job": frozenset(
+        {"fail", "never_ends", "stay_queued", "ignore", "slow", "no_file", "truncate", "expire", "nsfw", "charge"}
+    ),
 }
 """Which kinds of fault exist where.
 
-refuse=STATUS[/TYPE] (422) · lock (403, exhausted balance) · rate_limit=SECONDS (429 with Retry-After) ·
-unavailable=STATUS (a gateway's HTML page, 503) · stall[=SECONDS] (silence, then the connection closes) · malformed
-(broken JSON; a submit is accepted all the same) · drop (the connection closes without an answer) · unknown_word=WORD ·
-vanish (404) · fail=STATUS[/TYPE] (500) · never_ends · stay_queued · ignore=PARAMETER (loras) · slow=SECONDS (5) ·
-no_file (success without one) · truncate (Content-Length promises more than comes) · expire (the file is 404) · nsfw.
+`list` is fal's list of an endpoint's requests, `usage` what it says it charged: `@billing-events`, `@usage`.
+
+refuse=STATUS[/TYPE] (422, always JSON) · lock (403, exhausted balance) · rate_limit=SECONDS (429 with Retry-After) ·
+rate_limit_body=SECONDS (429 that says it in its body alone) · unavailable=STATUS (a gateway's HTML page, 503) ·
+stall[=SECONDS] (silence, then the connection closes) · malformed (broken JSON; a submit is accepted all the same) ·
+drop (the connection closes without an answer) · unknown_word=WORD · vanish (404) · fail=STATUS[/TYPE] (500) ·
+never_ends · stay_queued · ignore=PARAMETER (loras; at cancel: it is taken and nothing stops) · slow=SECONDS (5) ·
+no_file (success without one) · truncate (Content-Length promises more than comes) · expire (the file is 404) ·
+expire_once (each file is 404 from its first fetch on, and the next look at the result gives it a new address) · nsfw
+· hide (the list shows nothing) · no_input (the list shows no inputs) · charge[=USD] (charged that much, or the list
+price, however it ended).
 """
 _WITH_THE_JOB = frozenset({"truncate", "expire", "no_file"})
 _RULE = re.compile(
@@ -163,6 +173,8 @@ def answer_of(fault: Fault) -> Reply:
             return locked_account()
         case "rate_limit":
             return Reply.of(429, {"detail": "Too many requests"}, {"Retry-After": f"{fault.number(1):g}"})
+        case "rate_limit_body":
+            return Reply.of(429, {"detail": "Too many requests", "retry_after": fault.number(1)})
         case "unavailable":
             return gateway_page(int(fault.number(503)))
         case "stall" | "stall_after_accept":
@@ -171,7 +183,7 @@ def answer_of(fault: Fault) -> Reply:
             return Reply(200, {"Content-Type": "application/json"}, b'{"status": "IN_QUEUE", "request_id": "6f')
         case "vanish":
             return refusal(404, "Request not found")
-        case "expire":
+        case "expire" | "expire_once":
             return refusal(404, "File not found")
         case "drop" | "drop_before_accept" | "drop_after_accept":
             return Reply(is_dropped=True)

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from providers.sandbox.tls import FalProxy
 
 WAIT_FOR_LOCK_SECONDS = 10.0
-JOB_SECONDS = 7 * 86400.0
+JOB_SECONDS = 31 * 86400.0
+"""Jobs are remembered as long as a month's account of what was charged asks for them."""
+
 SWEEP_SECONDS = 3600.0
 
 
@@ -83,6 +85,7 @@ class SandboxServer:
         self._queue = FalQueue(
             self._journal,
             self._workshop,
+            self._shelf,
             self.faults,
             keep_result_seconds=options.keep_result_seconds,
             is_stopping=self._ended.is_set,
