@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -29,7 +30,7 @@ from domain.errors import BadInput
 from domain.jobs import BlobRef, JobOrder, JobState, Stage
 from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS
 from domain.prompts import in_words, mentioned_names, rewrite_prompt, with_trigger
-from domain.registry import Model
+from domain.registry import Model, Registry
 from domain.renders import Render, RenderState, Slot, SlotPlan
 from domain.seasons import Character, SlotEntry
 from providers.vendor_ports import LoraUse, StillOrder
@@ -76,9 +77,8 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
     characters = ports.cast.of_season(season_id)
     by_name = {character.name: character for character in characters}
     cast = tuple(_at_render(ports, by_name[name]) for name in mentioned_names(prompt, list(by_name)))
-    model, routes = _first_routes(ports, model, cast)
+    model, routes = first_routes(ports.registry, model, cast)
     assert model.video is not None
-    duration = model.video.duration
     scenes = [
         BlobRef(sha256=sha256, media_type=media_type, file_name=f"scene-{i + 1}{suffix}")
         for i, (sha256, media_type, suffix) in enumerate(slot.entry.get("scene_sha256s", []))
@@ -86,7 +86,7 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
     return SlotPlan(
         prompt=prompt,
         video_model=model.key,
-        seconds=duration.nearest_seconds(entry.seconds or duration.default),
+        seconds=slot_seconds(model, entry),
         aspect_ratio=SLOT_ASPECT,
         seed=int(hashlib.sha256(f"{season.slug}/{slot.number}".encode()).hexdigest()[:7], 16),
         cast=cast,
@@ -95,14 +95,20 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
     )
 
 
-def _first_routes(
-    ports: Ports, model: Model, cast: tuple[CharacterAtRender, ...]
+def slot_seconds(model: Model, entry: SlotEntry) -> float:
+    """The length a slot gets from this model: what it asks for as near as it can be had, else the model's own."""
+    assert model.video is not None
+    return model.video.duration.nearest_seconds(entry.seconds or model.video.duration.default)
+
+
+def first_routes(
+    registry: Registry, model: Model, cast: tuple[CharacterAtRender, ...]
 ) -> tuple[Model, tuple[CharacterRoute, ...]]:
     """Everybody's route, and the model that films them: the default one where the model asked for can show nobody."""
     routes = choose_routes(cast, model_takes(model))
     if can_show(model_takes(model), routes):
         return model, routes
-    other = ports.registry.model(ports.registry.default_video_model)
+    other = registry.model(registry.default_video_model)
     return other, choose_routes(cast, model_takes(other))
 
 
@@ -187,7 +193,7 @@ def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None
         for character in plan.cast
     )
     wanted = ports.registry.model(slot.entry.get("video_model") or ports.registry.default_video_model)
-    model, routes = _first_routes(ports, wanted, cast)
+    model, routes = first_routes(ports.registry, wanted, cast)
     changes = {"cast": cast, "routes": routes, "video_model": model.key}
     ports.renders.replan(slot.id, plan.model_copy(update=changes))
 
@@ -214,18 +220,25 @@ def still_orders(ports: Ports, render_id: int) -> list[tuple[list[CharacterRoute
     """Each group of preprocessed characters whose LoRAs share a base, with the order for its still. Pure."""
     render = ports.renders.get(render_id)
     plan = plan_of(ports, render)
-    groups = group_by_base(render.routes, plan.cast, _most_loras_in_a_still(ports, render, plan))
+    groups = still_groups(ports.registry, render.video_model, render.routes, plan.cast)
     return [(group, _still_order(ports, render, plan, group)) for group in groups]
 
 
-def _most_loras_in_a_still(ports: Ports, render: Render, plan: SlotPlan) -> dict[str, int]:
+def still_groups(
+    registry: Registry, video_model: str, routes: Sequence[CharacterRoute], cast: Sequence[CharacterAtRender]
+) -> list[list[CharacterRoute]]:
+    """The characters that share a LoRA still, group by group. Pure."""
+    return group_by_base(routes, cast, _most_loras_in_a_still(registry, video_model, cast))
+
+
+def _most_loras_in_a_still(registry: Registry, video_model: str, cast: Sequence[CharacterAtRender]) -> dict[str, int]:
     """How many LoRAs go into one still of each base: one for an element, else as many as the still model takes."""
-    bases = {lora.base_model for character in plan.cast for lora in character.loras}
-    if model_takes(ports.registry.model(render.video_model)).has_elements:
+    bases = {lora.base_model for character in cast for lora in character.loras}
+    if model_takes(registry.model(video_model)).has_elements:
         return dict.fromkeys(bases, 1)  # each element shows one character
     limits = {}
     for base in bases:
-        model = ports.registry.still_model_for(base)
+        model = registry.still_model_for(base)
         if model is not None and model.lora is not None and model.lora.max_count is not None:
             limits[base] = model.lora.max_count
     return limits
@@ -260,10 +273,15 @@ def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[Chara
         season,
         order,
         stage=Stage.LORA_APPLICATION,
-        api_name="sdxl_lora_preprocessing" if base_model == "sdxl" else "lora_preprocessing",
+        api_name=still_api_name(base_model),
         character_id=group[0].character_id,
         slot_number=render.slot_number,
     )
+
+
+def still_api_name(base_model: str) -> str:
+    """What a slot's LoRA still is called in the cost table."""
+    return "sdxl_lora_preprocessing" if base_model == "sdxl" else "lora_preprocessing"
 
 
 def finished_stills(ports: Ports, render_id: int) -> dict[int, BlobRef]:

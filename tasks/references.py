@@ -29,7 +29,8 @@ PINNED_REFERENCES = 3
 """An element takes one frontal image and 1–3 references (fal.md 2.5)."""
 
 
-def _candidates() -> list[tuple[View, int]]:
+def reference_candidates() -> list[tuple[View, int]]:
+    """Every picture of a reference set that is drawn, with its seed; of the frontal view several, to choose from."""
     drawn: list[tuple[View, int]] = []
     for number, view in enumerate(REFERENCE_VIEWS):
         takes = FRONTAL_CANDIDATES if view.image_type is ImageType.FRONTAL else 1
@@ -50,7 +51,7 @@ def plan_references(ports: Ports, lora_id: int) -> list[str]:
             ),
             max_attempts=2,
         )
-        for view, seed in _candidates()
+        for view, seed in reference_candidates()
     ]
 
 
@@ -62,7 +63,7 @@ def keep_references(ports: Ports, lora_id: int, keys: Sequence[str]) -> int:
     lora = ports.loras.get(lora_id)
     references, _ = calibrate(ports, lora.character_id)
     best: dict[ImageType, ReferenceImage] = {}
-    for (view, _seed), key in zip(_candidates(), keys, strict=True):
+    for (view, _seed), key in zip(reference_candidates(), keys, strict=True):
         job = ports.ledger.get(key)
         file = job.file("image")
         if job.state is not JobState.SUCCEEDED or file is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from domain.jobs import JobState
 from domain.records import Record
 from domain.renders import RenderState
+from domain.spending import AcceptedVideo
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -17,6 +18,7 @@ class SlotClip(Record):
 
     slot_number: int
     sha256: str
+    is_rendered: bool = True
 
 
 def clips_of_season(ports: Ports, season_id: int) -> list[SlotClip]:
@@ -24,12 +26,20 @@ def clips_of_season(ports: Ports, season_id: int) -> list[SlotClip]:
     clips = []
     for slot in ports.seasons.slots(season_id):
         if slot.winning_clip_id is not None:
-            clips.append(SlotClip(slot_number=slot.number, sha256=ports.seasons.clip(slot.winning_clip_id).sha256))
+            sha256 = ports.seasons.clip(slot.winning_clip_id).sha256
+            clips.append(SlotClip(slot_number=slot.number, sha256=sha256, is_rendered=False))
             continue
         render = ports.renders.of_slot(slot.id, slot.entry_sha256)
         if render is not None and render.state is RenderState.DONE and render.clip_sha256 is not None:
             clips.append(SlotClip(slot_number=slot.number, sha256=render.clip_sha256))
     return clips
+
+
+def accepted_video(ports: Ports, season_id: int) -> AcceptedVideo:
+    """The rendered clips that are in the season, with their lengths as they are, not as they were ordered. Free."""
+    clips = [clip for clip in clips_of_season(ports, season_id) if clip.is_rendered]
+    seconds = [ports.media.probe_clip(ports.blobs.local_path(clip.sha256)).duration_seconds for clip in clips]
+    return AcceptedVideo(clips=len(clips), seconds=sum(seconds))
 
 
 def gaps_of_season(ports: Ports, season_id: int) -> tuple[int, ...]:

@@ -16,12 +16,13 @@ from domain.errors import BadTrainingSet
 from domain.jobs import BlobRef, JobOrder, JobState, Operation, Stage
 from domain.loras import Lora
 from domain.money import ceiling_usd, price_of_training
-from domain.seasons import Character
+from domain.registry import Model
+from domain.seasons import Character, TrainingOptions
 from domain.vendors import catalogue_of, vendor_for
 from providers.vendor_ports import TrainingOrder
 from providers.wiring import open_ports
 from tasks.datasets import build_dataset
-from tasks.jobs import plan_job, was_refused
+from tasks.jobs import plan_job
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -60,7 +61,7 @@ def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
     set_id = _training_set_id(ports, character_id)
     if set_id is None:
         raise BadTrainingSet(f"{character.name} has no training set yet: curate one first.")
-    if current is not None and not _is_outdated(current, character, set_id):
+    if current is not None and not is_outdated(current, character, set_id):
         return current.id
     season = ports.seasons.get(character.season_id)
     trainer = ports.registry.trainer_for(base_model, catalogue_of(vendor_for(season, "train")))
@@ -79,7 +80,7 @@ def _training_set_id(ports: Ports, character_id: int) -> int | None:
     return latest.id if latest else None
 
 
-def _is_outdated(lora: Lora, character: Character, set_id: int) -> bool:
+def is_outdated(lora: Lora, character: Character, set_id: int | None) -> bool:
     """A failed LoRA is tried anew only with other material or options; one that is ready, or on its way, is kept."""
     has_changed = lora.training_set_id != set_id or lora.training_options != character.training
     return lora.status is LoraStatus.FAILED and has_changed
@@ -119,7 +120,7 @@ def may_train_again(ports: Ports, lora_id: int, *, max_attempts: int, reason: st
 def _is_hopeless(ports: Ports, lora: Lora) -> bool:
     """Whether another attempt would be the same again: the request was refused, or its steps cannot be raised."""
     jobs = [ports.ledger.get(key) for key in lora.job_keys]
-    if not jobs or was_refused(jobs[-1]):
+    if not jobs or jobs[-1].was_refused:
         return bool(jobs)
     rejected = sum(job.state is JobState.SUCCEEDED for job in jobs)
     return jobs[-1].state is JobState.SUCCEEDED and _steps(ports, lora, rejected) <= lora.training_steps
@@ -166,10 +167,14 @@ def check_weights(ports: Ports, lora_id: int) -> str:
 
 
 def _steps(ports: Ports, lora: Lora, escalations: int) -> int:
-    trainer = ports.registry.model(lora.trainer)
+    return steps_of(ports.registry.model(lora.trainer), lora.training_options, escalations)
+
+
+def steps_of(trainer: Model, options: TrainingOptions, escalations: int) -> int:
+    """The steps of a training after so many that were not good enough: the manifest's, else the trainer's own. Pure."""
     assert trainer.training is not None
     rule = trainer.training.steps
-    steps = lora.training_options.steps or int(rule.default or 1000)
+    steps = options.steps or int(rule.default or 1000)
     return int(min(math.ceil(steps * ESCALATION**escalations), rule.maximum or float("inf")))
 
 

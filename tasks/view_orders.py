@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from domain.errors import BadInput
@@ -9,7 +10,7 @@ from domain.jobs import JobOrder, Operation, Stage
 from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS, Lora, View
 from domain.money import ceiling_usd, price_of_still, price_of_video
 from domain.prompts import with_trigger
-from domain.registry import Model
+from domain.registry import Model, Registry
 from domain.seasons import Character, Season
 from domain.vendors import vendor_for
 from providers.vendor_ports import LoraUse, StillOrder, VideoOrder
@@ -41,7 +42,7 @@ def order_view(
             seed=seed,
         )
         return still_job(ports, season, order, character_id=character.id, stage=stage, api_name=still_model.key)
-    clip_model = filming_model(ports, lora.base_model)
+    clip_model = filming_model(ports.registry, lora.base_model)
     if clip_model is None:
         raise BadInput(f"{character.name}: nothing here draws or films with a LoRA of {lora.base_model}.")
     return _shortest_clip(ports, season, character, clip_model, prompt, uses, seed, stage)
@@ -60,9 +61,7 @@ def still_job(
     """A still as a job: its request, its price and its ceiling."""
     vendor = vendor_for(season, "image")
     model = ports.registry.model(order.model_key)
-    assert model.still is not None
-    size = model.still.sizes[order.image_size] if isinstance(order.image_size, str) else order.image_size
-    estimate = price_of_still(model.key, *size)
+    estimate = still_price(model, order.image_size)
     return JobOrder(
         season_id=season.id,
         slot_number=slot_number,
@@ -78,11 +77,37 @@ def still_job(
     )
 
 
-def filming_model(ports: Ports, base_model: str) -> Model | None:
+def still_price(model: Model, image_size: str | tuple[int, int]) -> Decimal:
+    """Estimate in USD of one still of this size, the model's own word for it or (width, height) in pixels."""
+    assert model.still is not None
+    return price_of_still(model.key, *(model.still.sizes[image_size] if isinstance(image_size, str) else image_size))
+
+
+def filming_model(registry: Registry, base_model: str) -> Model | None:
     """A video model that loads LoRAs of this base."""
-    return next(
-        (m for m in ports.registry.video_models() if m.base_model == base_model and m.lora and m.lora.takes), None
-    )
+    return next((m for m in registry.video_models() if m.base_model == base_model and m.lora and m.lora.takes), None)
+
+
+def view_price(registry: Registry, base_model: str, view: View) -> tuple[Model, Operation, Decimal, float] | None:
+    """What one view of a LoRA of this base is made with: model, operation, estimate in USD, seconds of a clip (0: a
+    still). None when nothing here draws or films with it. Pure."""
+    still_model = registry.still_model_for(base_model)
+    if still_model is not None:
+        return still_model, Operation.MAKE_STILL, still_price(still_model, view.image_size), 0.0
+    clip_model = filming_model(registry, base_model)
+    if clip_model is None:
+        return None
+    seconds, _ = _shortest(clip_model)
+    return clip_model, Operation.MAKE_VIDEO, price_of_video(clip_model.key, seconds), seconds
+
+
+def _shortest(model: Model) -> tuple[float, int | None]:
+    """The shortest clip a model makes: its length in seconds as it is priced, and its frames where it counts those."""
+    assert model.video is not None
+    duration = model.video.duration
+    frames = duration.min_frames if duration.wire == "frames" else None
+    rate = duration.frames_per_second or 1
+    return (frames / rate if frames else duration.shortest_and_longest[0]), frames
 
 
 def _shortest_clip(
@@ -96,21 +121,18 @@ def _shortest_clip(
     stage: Stage,
 ) -> JobOrder:
     assert model.video is not None
-    duration = model.video.duration
-    seconds = duration.shortest_and_longest[0]
-    frames = duration.min_frames if duration.wire == "frames" else None
+    priced_seconds, frames = _shortest(model)
     order = VideoOrder(
         model_key=model.key,
         prompt=prompt,
-        seconds=seconds,
+        seconds=model.video.duration.shortest_and_longest[0],
         frames=frames,
         aspect_ratio="1:1",
         loras=uses,
         seed=seed,
     )
     vendor = vendor_for(season, "video")
-    rate = duration.frames_per_second or 1
-    estimate = price_of_video(model.key, frames / rate if frames else seconds)
+    estimate = price_of_video(model.key, priced_seconds)
     return JobOrder(
         season_id=season.id,
         character_id=character.id,
