@@ -200,10 +200,9 @@ class FalQueue:
             if isinstance(answer, dict) and answer.get("status") in ("IN_QUEUE", "IN_PROGRESS"):
                 return Unavailable(f"fal has not finished {job} yet; it can be asked again.")
             ended_badly = isinstance(answer, dict) and (answer.get("error") or answer.get("error_type"))
-            # 500 with fal's JSON comes from the model itself and is never re-queued; a bare 502-504 is on the way.
-            is_verdict = (
-                bool(ended_badly) or said.status == 400 or (said.status == 500 and json_of(response) is not None)
-            )
+            # A model's own 500 names its type (docs.fal.ai/errors, 2026-11) or stands in the status as an error; any
+            # other 5xx may be an accident on the way to a result that is there and paid for.
+            is_verdict = bool(ended_badly) or said.status == 400 or (said.status == 500 and bool(said.types))
         if not is_verdict:
             return Unavailable(f"fal failed when fetching {job} ({said.status}: {said.text}); it can be asked again.")
         return refusal(said, job, JobFailed)
