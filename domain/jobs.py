@@ -279,6 +279,15 @@ class ProviderJob(Record):
         )
 
 
+class JobEvent(Record):
+    """One move of a job, as it is kept for good."""
+
+    from_state: JobState | None
+    to_state: JobState
+    detail: str
+    at: datetime
+
+
 class VendorState(StrEnum):
     """The vendors' many words for a job's state, reduced to ours."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from domain.jobs import VendorJobIds
+from domain.jobs import ProviderJob, VendorJobIds
 from domain.records import Record
 
 
@@ -25,6 +25,12 @@ class Submission(Record):
     def mark(self) -> str:
         """A name nobody else gives a job: for vendors that take a name or an id of ours. Letters, digits, hyphens."""
         return f"{self.job_key[:20]}-{self.number}"
+
+
+def last_submission(job: ProviderJob) -> Submission:
+    """The last POST of a job that was sent at least once."""
+    assert job.submitting_at is not None, f"job {job.key} was never sent"
+    return Submission(job_key=job.key, number=job.post_count, sent_at=job.submitting_at, url_of=job.sent_urls)
 
 
 class Finding(StrEnum):

@@ -17,8 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 from prefect.context import SyncClientContext
 
-from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
-from tasks.jobs import await_job_task, plan_again_task, submit_job_task, wait_before_retry
+from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired, Retryable
+from tasks.jobs import await_job_task, move_job_task, plan_again_task, submit_job_task, wait_before_retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,12 +72,13 @@ async def buy_all(
 async def buy(key: str, *, max_attempts: int = 1, backoff_seconds: Sequence[float] = ()) -> str:
     """Take a planned job to its end; the key that succeeded. A failed one is tried anew, up to `max_attempts` in all.
 
-    A new attempt is a new job, planned only after the last is known dead. A refused request is never repeated.
+    A new attempt is a new job, planned only after the last is known dead. A refused request is never repeated. A job
+    whose vendor is down, and which definitely does not have it, moves to the next vendor of the manifest.
     """
     tries = 0
     while True:
         try:
-            await in_thread(submit_job_task, key)
+            key = await _submit(key)
             await in_thread(await_job_task, key)
         except Rejected:
             raise
@@ -92,3 +93,15 @@ async def buy(key: str, *, max_attempts: int = 1, backoff_seconds: Sequence[floa
             key = following
         else:
             return key
+
+
+async def _submit(key: str) -> str:
+    """Send a job, to the next vendor where its own is down; the key that a vendor took."""
+    while True:
+        try:
+            return await in_thread(submit_job_task, key)
+        except Retryable:
+            moved = await in_thread(move_job_task, key)
+            if moved is None:
+                raise
+            key = moved

@@ -265,6 +265,16 @@ class LoraFileReport(Record):
     metadata: dict[str, str]
 
 
+class SubmitterHold(Protocol):
+    """The right to submit a job, which goes when the process does."""
+
+    is_ours: bool
+
+    def still_submitting(self) -> bool:
+        """Asked right before the POST: is it still ours? `Unavailable` when the connection that holds it is lost."""
+        ...
+
+
 class Clock(Protocol):
     """Time, so that tests can turn it."""
 

@@ -243,6 +243,13 @@ class Ports:
 
         return check_lora_file(path, expected_base=expected_base)
 
+    def check_lora_header(self, path: Path) -> None:
+        """`BadInput` when the file is no whole safetensors file; reads its header only."""
+        from providers.lora_files import read_header
+
+        with path.open("rb") as file:
+            read_header(file, path.stat().st_size)
+
     # --- vendors ---
 
     @cached_property

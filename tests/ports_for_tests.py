@@ -57,6 +57,9 @@ class PortsForTests(Ports):
             raise NotConfigured(f"The test gave no vendor {name!r}.")
         return self._given[name]
 
+    def job_vendor(self, name: str) -> Vendor:
+        return self.vendor(name)
+
     def beside(self, vendor: Vendor | None = None) -> PortsForTests:
         """Another process's view of the same database and store: its own pool and clock, perhaps another vendor."""
         vendors = self._given if vendor is None else {vendor.vendor: vendor}

@@ -1,7 +1,7 @@
-"""The ledger in SQL: jobs, their events, reservations and costs. Every method is one transaction.
+"""The ledger in SQL: jobs and every legal move of them. Every method is one transaction.
 
 The rules are in `tasks/jobs.py`; what must never happen (an illegal move, a budget passed, a cost charged
-twice) is refused here by the database itself.
+twice) is refused here by the database itself. Money is in `budgets.py`, the cost log in `costs.py`.
 """
 
 from __future__ import annotations
@@ -9,173 +9,189 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
-from decimal import Decimal
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection, OperationalError
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from domain.costs import CostEntry
-from domain.errors import OverBudget
-from domain.jobs import LEGAL_EDGES, JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds, VendorRequest
-from providers.postgres.rows import Table
+from domain.errors import BadInput, OverBudget, Unavailable
+from domain.jobs import LEGAL_EDGES, JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds
+from domain.retries import LONGEST_ASKED_SECONDS
+from domain.submissions import Submission
+from providers.postgres.budgets import passed_budget, reserve, settle
+from providers.postgres.costs import write_cost
+from providers.postgres.job_reading import JobReading
+from providers.postgres.job_rows import job_state, write_event
 
-_COLUMNS = """key, work_key, attempt, season_id, slot_number, character_id, stage, operation, api_name, model_key,
-    vendor, endpoint, request, state, not_before, request_id, status_url, response_url, cancel_url, result,
-    error_class, error_message, estimate_usd, ceiling_usd, billed_usd, is_simulated, submitted_at"""
+
+class SubmitterHold:
+    """The right to submit a job, held by a connection of its own: it goes when the connection does."""
+
+    def __init__(self, db: Connection[Any], key: str, *, is_ours: bool) -> None:
+        self._db, self._key, self.is_ours = db, key, is_ours
+
+    def still_submitting(self) -> bool:
+        """As `ports.SubmitterHold`."""
+        try:
+            row = self._db.execute("SELECT state FROM provider_jobs WHERE key = %s", (self._key,)).fetchone()
+        except OperationalError as error:
+            raise Unavailable("The connection that holds the right to submit was lost: run this again.") from error
+        return self.is_ours and row is not None and row[0] == JobState.SUBMITTING
 
 
-class Ledger(Table):
-    """`provider_jobs` and everything about money."""
-
-    # --- reading ---
-
-    def get(self, key: str) -> ProviderJob:
-        """The job of this key; `KeyError` when there is none (our bug, keys are made by the door)."""
-        row = self._one(f"SELECT {_COLUMNS} FROM provider_jobs WHERE key = %s", (key,))
-        if row is None:
-            raise KeyError(key)
-        return _job(row)
-
-    def latest(self, work_key: str) -> ProviderJob | None:
-        """The newest attempt at this work."""
-        row = self._one(
-            f"SELECT {_COLUMNS} FROM provider_jobs WHERE work_key = %s ORDER BY attempt DESC LIMIT 1",
-            (work_key,),
-        )
-        return _job(row) if row else None
-
-    def open_jobs(self, season_id: int) -> list[ProviderJob]:
-        """Jobs of a season that are not over."""
-        return [
-            _job(row)
-            for row in self._all(
-                f"SELECT {_COLUMNS} FROM provider_jobs WHERE season_id = %s "
-                "AND state NOT IN ('succeeded', 'failed', 'cancelled', 'expired') ORDER BY created_at",
-                (season_id,),
-            )
-        ]
+class Ledger(JobReading):
+    """`provider_jobs`, their events and their costs."""
 
     # --- (a) the row and its reservation, in one transaction ---
 
     def plan(self, order: JobOrder, attempt: int) -> ProviderJob:
         """Write the row and reserve its ceiling; the existing row when the key is already there.
 
-        `OverBudget` when the ceiling does not fit: then nothing is written.
+        `OverBudget` or `AsksForBudget` when the ceiling does not fit: then nothing is written.
         """
-        key = order.job_key(attempt)
         with self._database.transaction() as db:
-            inserted = db.execute(
-                """INSERT INTO provider_jobs (key, work_key, attempt, season_id, slot_number, character_id, stage,
-                       operation, api_name, model_key, vendor, endpoint, request, estimate_usd, ceiling_usd,
-                       is_simulated)
-                   VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-                   ON CONFLICT (key) DO NOTHING""",
-                (
-                    key,
-                    order.work_key,
-                    attempt,
-                    order.season_id,
-                    order.slot_number,
-                    order.character_id,
-                    order.stage,
-                    order.operation,
-                    order.api_name,
-                    order.model_key,
-                    order.request.vendor,
-                    order.request.endpoint,
-                    Jsonb(order.request.arguments),
-                    order.estimate_usd,
-                    order.ceiling_usd,
-                    order.is_simulated,
-                ),
-            ).rowcount
-            if inserted:
-                _event(db, key, None, JobState.PLANNED, f"attempt {attempt}, up to {order.ceiling_usd} USD")
-                self._reserve(db, order, key)
-        return self.get(key)
+            _plan_in(db, order, attempt)
+        return self.get(order.job_key(attempt))
 
-    def _reserve(self, db: Connection[Any], order: JobOrder, key: str) -> None:
-        budgets = (
-            db.cursor(row_factory=dict_row)
-            .execute(
-                """SELECT id, limit_usd, reserved_usd, spent_usd FROM budgets
-                   WHERE season_id = %s ORDER BY id FOR UPDATE""",
-                (order.season_id,),
-            )
-            .fetchall()
-        )
-        assert budgets, f"season {order.season_id} has no budget"
-        for budget in budgets:
-            committed = budget["reserved_usd"] + budget["spent_usd"]
-            if committed + order.ceiling_usd > budget["limit_usd"]:
-                raise OverBudget(
-                    f"{order.api_name} for {_whom(order)} may cost up to {order.ceiling_usd} USD, but only "
-                    f"{budget['limit_usd'] - committed} of the season's {budget['limit_usd']} USD are free: raise "
-                    f"budget_usd in the manifest and run again; nothing was submitted."
-                )
-            db.execute(
-                "INSERT INTO reservations (budget_id, job_key, amount_usd) VALUES (%s, %s, %s)",
-                (budget["id"], key, order.ceiling_usd),
-            )
-            db.execute(
-                "UPDATE budgets SET reserved_usd = reserved_usd + %s WHERE id = %s", (order.ceiling_usd, budget["id"])
-            )
+    def move(self, key: str, order: JobOrder, attempt: int, why: str) -> ProviderJob:
+        """Give work that its vendor definitely does not have to another vendor, as a new job: both or neither.
+
+        The old job ends as cancelled (or stays dead) and names the new one. Safe to repeat.
+        """
+        new_key = order.job_key(attempt)
+        with self._database.transaction() as db:
+            was = job_state(db, key)
+            assert was in (JobState.PLANNED, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED), (key, was)
+            if was is JobState.PLANNED:
+                _cancel_in(db, key, f"moved to {order.request.vendor}: {why}")
+            _plan_in(db, order, attempt)
+            db.execute("UPDATE provider_jobs SET moved_to = %s WHERE key = %s", (new_key, key))
+        return self.get(new_key)
+
+    def cancel_planned(self, key: str, why: str) -> bool:
+        """End a job that was never sent and release its reservation; False when it is not planned (any more)."""
+        with self._database.transaction() as db:
+            if job_state(db, key) is not JobState.PLANNED:
+                return False
+            _cancel_in(db, key, why)
+        return True
 
     # --- (b) … (e) moving along the legal edges ---
 
-    def claim(self, key: str, now: datetime) -> bool:
-        """Mark a planned job as being submitted by us; False when somebody else has it or its time has not come.
+    def claim(self, key: str, now: datetime, url_of: dict[str, str]) -> Submission | None:
+        """Mark a planned job as being submitted by us; None when somebody else has it or its time has not come.
 
         `now` is the caller's clock, the same that set the time: two machines' clocks are never compared.
+        `OverBudget` when a budget it falls under is passed meanwhile; it stays planned.
         """
         with self._database.transaction() as db:
-            claimed = db.execute(
-                """UPDATE provider_jobs SET state = 'submitting', heartbeat_at = now()
-                   WHERE key = %s AND state = 'planned' AND (not_before IS NULL OR not_before <= %s)""",
-                (key, now),
-            ).rowcount
-            if claimed:
-                _event(db, key, JobState.PLANNED, JobState.SUBMITTING, "")
-        return bool(claimed)
+            row = db.execute(
+                """UPDATE provider_jobs SET state = 'submitting', heartbeat_at = now(), submitting_at = %(now)s,
+                       post_count = post_count + 1, sent_urls = %(urls)s, absent_looks = 0, looked_up_at = NULL
+                   WHERE key = %(key)s AND state = 'planned'
+                     AND (not_before IS NULL OR not_before <= %(now)s OR not_before > %(absurd)s)
+                   RETURNING post_count""",
+                {
+                    "key": key,
+                    "now": now,
+                    "urls": Jsonb(url_of),
+                    "absurd": now + timedelta(seconds=2 * LONGEST_ASKED_SECONDS),
+                },
+            ).fetchone()
+            if row is None:
+                return None
+            if sentence := passed_budget(db, key):
+                raise OverBudget(sentence)
+            write_event(db, key, JobState.PLANNED, JobState.SUBMITTING, f"POST {row[0]}")
+        return Submission(job_key=key, number=row[0], sent_at=now, url_of=url_of)
 
-    def note_flow_run(self, key: str, flow_run_id: str) -> None:
-        """Which Prefect run is at work on it, for people who look; nothing is decided by it."""
-        self._do("UPDATE provider_jobs SET flow_run_id = %s WHERE key = %s", (flow_run_id, key))
-
-    def submitted(self, key: str, ids: VendorJobIds) -> None:
-        """The vendor has it: its ids are committed before anything else happens."""
-        self._move(
-            key,
-            JobState.SUBMITTED,
-            f"request {ids.request_id}",
-            """request_id = %(request_id)s, status_url = %(status_url)s, response_url = %(response_url)s,
-               cancel_url = %(cancel_url)s, submitted_at = now(), heartbeat_at = now()""",
-            ids.model_dump(),
+    def note_flow_run(self, key: str, flow_run_id: str, root_flow_run_id: str) -> None:
+        """Which Prefect run is at work on it, for people who look and for cancelling; nothing else goes by it."""
+        self._do(
+            "UPDATE provider_jobs SET flow_run_id = %s, root_flow_run_id = %s WHERE key = %s",
+            (flow_run_id, root_flow_run_id, key),
         )
+
+    def submitted(self, key: str, ids: VendorJobIds, how: str = "") -> None:
+        """The vendor has it: its ids are committed before anything else happens. Safe to repeat.
+
+        Nothing changes where another process has adopted the job under the same id meanwhile.
+        """
+        with self._database.transaction() as db:
+            if job_state(db, key) is not JobState.SUBMITTING and _has_request(db, key, ids.request_id):
+                return
+            _move_in(
+                db,
+                key,
+                JobState.SUBMITTED,
+                how or f"request {ids.request_id}",
+                """request_id = %(request_id)s, status_url = %(status_url)s, response_url = %(response_url)s,
+               cancel_url = %(cancel_url)s, submitted_at = now(), heartbeat_at = now(), error_class = NULL,
+               error_message = NULL""",
+                ids.model_dump(),
+            )
+
+    def adopt(self, key: str, ids: VendorJobIds, how: str) -> None:
+        """A job whose answer was lost turns out to exist; `BadInput` when another job of ours has that id."""
+        with self._database.transaction() as db:
+            other = db.execute(
+                """SELECT other.key FROM provider_jobs AS other JOIN provider_jobs AS ours ON ours.key = %s
+                   WHERE other.vendor = ours.vendor AND other.request_id = %s AND other.key <> ours.key""",
+                (key, ids.request_id),
+            ).fetchone()
+        if other is not None:
+            raise BadInput(f"The request {ids.request_id} belongs to our job {other[0]}: give another id.")
+        self.submitted(key, ids, how)
 
     def postpone(self, key: str, not_before: datetime, why: str) -> None:
         """A definite refusal for now: back to planned, to be claimed again after `not_before`."""
         self._move(key, JobState.PLANNED, why, "not_before = %(not_before)s", {"not_before": not_before})
 
     def lose(self, key: str, why: str) -> None:
-        """The answer to the submit is lost: the row keeps its reservation and waits for a person.
+        """The answer to the submit is lost: the row keeps its reservation and is looked up.
 
         Nothing happens to a row that is no longer being submitted: its answer came after all.
         """
-        assignments, values = _error("SubmissionUnknown", why)
         with self._database.transaction() as db:
-            if _state(db, key) is JobState.SUBMITTING:
-                self._move_in(db, key, JobState.SUBMISSION_UNKNOWN, why, assignments, values)
+            if job_state(db, key) is JobState.SUBMITTING:
+                _move_in(db, key, JobState.SUBMISSION_UNKNOWN, why, *_error("SubmissionUnknown", why))
 
-    def beat(self, key: str, *, is_running: bool, progress: float | None) -> None:
-        """Note a look at the job; the first that sees it run moves it to running."""
+    def note_look_up(self, key: str, now: datetime, *, is_absent: bool) -> int:
+        """Count a look-up of a lost job that did not find it: how many in a row the vendor did not have it."""
+        row = self._one(
+            """UPDATE provider_jobs SET absent_looks = CASE WHEN %s THEN absent_looks + 1 ELSE 0 END,
+                   looked_up_at = %s, heartbeat_at = now() WHERE key = %s RETURNING absent_looks""",
+            (is_absent, now, key),
+        )
+        return int(row["absent_looks"]) if row else 0
+
+    def plan_again(self, key: str, why: str) -> bool:
+        """A lost job that does not exist may be sent again; its reservation stands. False when it is not lost."""
+        with self._database.transaction() as db:
+            if job_state(db, key) is not JobState.SUBMISSION_UNKNOWN:
+                return False
+            _move_in(
+                db,
+                key,
+                JobState.PLANNED,
+                why,
+                "not_before = NULL, error_class = NULL, error_message = NULL, sent_urls = '{}'",
+                {},
+            )
+        return True
+
+    def beat(self, key: str, *, is_running: bool, progress: float | None, waited_seconds: float) -> None:
+        """Note a look at the job and the seconds waited before it; the first that sees it run moves it to running.
+
+        What adds up is time really waited: a clock that jumps or a machine that sleeps adds nothing.
+        """
         with self._database.transaction() as db:
             db.execute(
-                "UPDATE provider_jobs SET heartbeat_at = now(), progress = coalesce(%s, progress) WHERE key = %s",
-                (progress, key),
+                """UPDATE provider_jobs SET progress = coalesce(%s, progress), waited_seconds = waited_seconds + %s,
+                       heartbeat_at = now() WHERE key = %s""",
+                (progress, waited_seconds, key),
             )
             if (
                 is_running
@@ -183,7 +199,13 @@ class Ledger(Table):
                     "UPDATE provider_jobs SET state = 'running' WHERE key = %s AND state = 'submitted'", (key,)
                 ).rowcount
             ):
-                _event(db, key, JobState.SUBMITTED, JobState.RUNNING, "")
+                write_event(db, key, JobState.SUBMITTED, JobState.RUNNING, "")
+
+    def note_cancel(self, key: str) -> None:
+        """The vendor was asked to stop it."""
+        self._do(
+            "UPDATE provider_jobs SET cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE key = %s", (key,)
+        )
 
     # --- (f), (g) the end: kept, settled, and only then over ---
 
@@ -202,107 +224,117 @@ class Ledger(Table):
         self, key: str, state: JobState, entry: CostEntry, assignments: str, values: dict[str, Any], detail: str
     ) -> None:
         with self._database.transaction() as db:
-            moved = self._move_in(
-                db,
-                key,
-                state,
-                detail,
-                assignments + ", billed_usd = %(billed)s, finished_at = now(), heartbeat_at = now()",
-                {**values, "billed": entry.amount_usd},
-            )
-            if not moved:
-                return
-            released = db.execute(
-                "UPDATE reservations SET released_at = now() WHERE job_key = %s AND released_at IS NULL "
-                "RETURNING budget_id, amount_usd",
-                (key,),
-            ).fetchall()
-            for budget_id, amount_usd in sorted(released):
-                db.execute(
-                    "UPDATE budgets SET reserved_usd = reserved_usd - %s, spent_usd = spent_usd + %s WHERE id = %s",
-                    (amount_usd, entry.amount_usd, budget_id),
-                )
-            _write_cost(db, entry, job_key=key)
+            if not LEGAL_EDGES[job_state(db, key)]:
+                return  # over already: another process that polled it was faster
+            _end_in(db, key, state, entry, assignments, values, detail)
 
     def _move(
         self, key: str, to: JobState, detail: str, assignments: str = "", values: dict[str, Any] | None = None
     ) -> None:
         with self._database.transaction() as db:
-            self._move_in(db, key, to, detail, assignments, values or {})
-
-    def _move_in(
-        self, db: Connection[Any], key: str, to: JobState, detail: str, assignments: str, values: dict[str, Any]
-    ) -> bool:
-        was = _state(db, key)
-        if was is to:
-            return False
-        assert to in LEGAL_EDGES[was], f"job {key} cannot go from {was} to {to}"
-        sets = "state = %(to)s" + (", " + assignments if assignments else "")
-        db.execute(f"UPDATE provider_jobs SET {sets} WHERE key = %(key)s", {**values, "to": to, "key": key})
-        _event(db, key, was, to, detail)
-        return True
+            _move_in(db, key, to, detail, assignments, values or {})
 
     # --- who is submitting ---
 
     @contextmanager
-    def submitter(self, key: str) -> Iterator[bool]:
-        """Hold the right to submit this job as long as our connection lives; False when another process has it."""
+    def submitter(self, key: str) -> Iterator[SubmitterHold]:
+        """Hold the right to submit this job as long as our connection lives; `is_ours` False when another has it."""
         with self._database.dedicated() as db:
-            row = db.execute("SELECT pg_try_advisory_lock(%s)", (_lock_number(key),)).fetchone()
+            row = db.execute("SELECT pg_try_advisory_lock(%s)", (lock_number(key),)).fetchone()
             assert row is not None
             try:
-                yield bool(row[0])
+                yield SubmitterHold(db, key, is_ours=bool(row[0]))
             finally:
                 if row[0]:
                     # Where the connection is gone, so is its lock; what happened meanwhile must not be hidden by that.
                     with suppress(OperationalError):
-                        db.execute("SELECT pg_advisory_unlock(%s)", (_lock_number(key),))
-
-    # --- uploads and costs ---
-
-    def uploaded_url(self, vendor: str, sha256: str, not_older_than: datetime) -> str | None:
-        """Where the vendor already has these bytes, if we put them there recently."""
-        row = self._one(
-            "SELECT url FROM vendor_files WHERE vendor = %s AND sha256 = %s AND uploaded_at >= %s",
-            (vendor, sha256, not_older_than),
-        )
-        return str(row["url"]) if row else None
-
-    def keep_uploaded_url(self, vendor: str, sha256: str, url: str) -> None:
-        with self._database.transaction() as db:
-            db.execute(
-                """INSERT INTO vendor_files (vendor, sha256, url) VALUES (%s, %s, %s)
-                   ON CONFLICT (vendor, sha256) DO UPDATE SET url = excluded.url, uploaded_at = now()""",
-                (vendor, sha256, url),
-            )
-
-    def log_cost(self, entry: CostEntry) -> None:
-        """Write a cost outside a job (free steps with their reason); the same `once_key` is written once."""
-        with self._database.transaction() as db:
-            _write_cost(db, entry, job_key=None)
-
-    def costs(self, season_id: int) -> list[CostEntry]:
-        """Every entry of a season, oldest first."""
-        rows = self._all(
-            """SELECT season_id, slot_number, character_id, stage, api_name, amount AS amount_usd, forecast_usd,
-                      purpose, once_key, is_simulated, created_at
-               FROM job_costs WHERE season_id = %s ORDER BY id""",
-            (season_id,),
-        )
-        return [CostEntry.model_validate(row) for row in rows]
-
-    def budget(self, season_id: int) -> tuple[Decimal, Decimal, Decimal]:
-        """(limit, reserved, spent) of a season in USD."""
-        row = self._one("SELECT limit_usd, reserved_usd, spent_usd FROM budgets WHERE season_id = %s", (season_id,))
-        assert row is not None, season_id
-        return row["limit_usd"], row["reserved_usd"], row["spent_usd"]
+                        db.execute("SELECT pg_advisory_unlock(%s)", (lock_number(key),))
 
 
-def _state(db: Connection[Any], key: str) -> JobState:
-    """Where the job stands, held still until the transaction ends."""
-    row = db.execute("SELECT state FROM provider_jobs WHERE key = %s FOR UPDATE", (key,)).fetchone()
-    assert row is not None, key
-    return JobState(row[0])
+def _plan_in(db: Connection[Any], order: JobOrder, attempt: int) -> None:
+    key = order.job_key(attempt)
+    inserted = db.execute(
+        """INSERT INTO provider_jobs (key, work_key, attempt, season_id, slot_number, character_id, stage,
+               operation, api_name, model_key, vendor, endpoint, request, estimate_usd, ceiling_usd,
+               is_simulated, fallbacks)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+           ON CONFLICT (key) DO NOTHING""",
+        (
+            key,
+            order.work_key,
+            attempt,
+            order.season_id,
+            order.slot_number,
+            order.character_id,
+            order.stage,
+            order.operation,
+            order.api_name,
+            order.model_key,
+            order.request.vendor,
+            order.request.endpoint,
+            Jsonb(order.request.arguments),
+            order.estimate_usd,
+            order.ceiling_usd,
+            order.is_simulated,
+            Jsonb([fallback.model_dump(mode="json") for fallback in order.fallbacks]),
+        ),
+    ).rowcount
+    if inserted:
+        write_event(db, key, None, JobState.PLANNED, f"attempt {attempt}, up to {order.ceiling_usd} USD")
+        reserve(db, order, key)
+
+
+def _cancel_in(db: Connection[Any], key: str, why: str) -> None:
+    """End a planned job: nothing was sent, so there is nothing to log as a cost."""
+    _move_in(db, key, JobState.CANCELLED, why, "finished_at = now(), billed_usd = 0", {})
+    for budget_id, amount_usd in sorted(
+        db.execute(
+            """UPDATE reservations SET released_at = now() WHERE job_key = %s AND released_at IS NULL
+               RETURNING budget_id, amount_usd""",
+            (key,),
+        ).fetchall()
+    ):
+        db.execute("UPDATE budgets SET reserved_usd = reserved_usd - %s WHERE id = %s", (amount_usd, budget_id))
+
+
+def _end_in(
+    db: Connection[Any],
+    key: str,
+    state: JobState,
+    entry: CostEntry,
+    assignments: str,
+    values: dict[str, Any],
+    detail: str,
+) -> None:
+    moved = _move_in(
+        db,
+        key,
+        state,
+        detail,
+        assignments + ", billed_usd = %(billed)s, finished_at = now(), heartbeat_at = now()",
+        {**values, "billed": entry.amount_usd},
+    )
+    if moved:
+        settle(db, key, state, entry)
+        write_cost(db, entry, job_key=key)
+
+
+def _move_in(
+    db: Connection[Any], key: str, to: JobState, detail: str, assignments: str, values: dict[str, Any]
+) -> bool:
+    was = job_state(db, key)
+    if was is to:
+        return False
+    assert to in LEGAL_EDGES[was], f"job {key} cannot go from {was} to {to}"
+    sets = "state = %(to)s" + (", " + assignments if assignments else "")
+    db.execute(f"UPDATE provider_jobs SET {sets} WHERE key = %(key)s", {**values, "to": to, "key": key})
+    write_event(db, key, was, to, detail)
+    return True
+
+
+def _has_request(db: Connection[Any], key: str, request_id: str) -> bool:
+    row = db.execute("SELECT request_id FROM provider_jobs WHERE key = %s", (key,)).fetchone()
+    return row is not None and row[0] == request_id
 
 
 def _error(error_class: str, message: str) -> tuple[str, dict[str, Any]]:
@@ -312,51 +344,6 @@ def _error(error_class: str, message: str) -> tuple[str, dict[str, Any]]:
     )
 
 
-def _event(db: Connection[Any], key: str, was: JobState | None, to: JobState, detail: str) -> None:
-    db.execute(
-        "INSERT INTO provider_job_events (job_key, from_state, to_state, detail) VALUES (%s, %s, %s, %s)",
-        (key, was, to, detail),
-    )
-
-
-def _write_cost(db: Connection[Any], entry: CostEntry, job_key: str | None) -> None:
-    db.execute(
-        """INSERT INTO job_costs (season_id, slot_number, character_id, job_key, stage, api_name, amount,
-               forecast_usd, purpose, once_key, is_simulated)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (once_key) DO NOTHING""",
-        (
-            entry.season_id,
-            entry.slot_number,
-            entry.character_id,
-            job_key,
-            entry.stage,
-            entry.api_name,
-            entry.amount_usd,
-            entry.forecast_usd,
-            entry.purpose,
-            entry.once_key,
-            entry.is_simulated,
-        ),
-    )
-
-
-def _job(row: dict[str, Any]) -> ProviderJob:
-    result = row.pop("result") or {}
-    ids = {name: row.pop(name) for name in ("request_id", "status_url", "response_url", "cancel_url")}
-    request = VendorRequest(vendor=row.pop("vendor"), endpoint=row.pop("endpoint"), arguments=row.pop("request"))
-    return ProviderJob(
-        **row,
-        request=request,
-        ids=VendorJobIds(**ids) if ids["request_id"] else None,
-        files=tuple(KeptFile.model_validate(file) for file in result.get("files", [])),
-        text=result.get("text"),
-        seed=result.get("seed"),
-    )
-
-
-def _lock_number(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
-
-
-def _whom(order: JobOrder) -> str:
-    return f"slot {order.slot_number}" if order.slot_number is not None else f"character {order.character_id}"
+def lock_number(name: str) -> int:
+    """The advisory lock of a job's key, or of another name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -25,10 +26,15 @@ from domain.jobs import (
     VendorState,
     blob_argument,
 )
+from domain.submissions import AbsenceRule, Finding, LookUp, Submission
 from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, VideoOrder
 
 Fault = OnModelError | None
 """What a call does instead of its work; None lets it through."""
+
+_HEADER = json.dumps({"a.lora_A.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+WEIGHTS = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes(4)
+"""The smallest whole safetensors file."""
 
 DONE_AT_ONCE = (VendorState.QUEUED, VendorState.RUNNING, VendorState.DONE)
 
@@ -41,21 +47,24 @@ class StandinVendor:
     """
 
     vendor = "sandbox"
+    absence = AbsenceRule(can_prove=False, reason="its list may lag")
 
     def __init__(
         self,
         *,
+        look_ups: Iterable[LookUp | OnModelError] = (),
         submits: Iterable[Fault] = (),
         looks: Iterable[Fault] = (),
         outputs: Iterable[Fault | JobOutput] = (),
         downloads: Iterable[Fault | bytes] = (),
         uploads: Iterable[Fault] = (),
         states: tuple[VendorState, ...] = DONE_AT_ONCE,
-        content: bytes = b"weights",
+        content: bytes = WEIGHTS,
         role: str = "lora",
         billed_usd: Decimal | None = None,
         before_submit: Callable[[], None] | None = None,
     ) -> None:
+        self._look_ups = list(look_ups)
         self._submits, self._looks, self._uploads = list(submits), list(looks), list(uploads)
         self._outputs, self._downloads = list(outputs), list(downloads)
         self._states, self._content, self._role = states, content, role
@@ -108,11 +117,11 @@ class StandinVendor:
 
     # --- the queue ---
 
-    def submit(self, request: VendorRequest, url_of: dict[str, str]) -> VendorJobIds:
+    def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
         with self._lock:
             self.calls += 1
             self.posts.append(request)
-            self.urls_sent.append(url_of)
+            self.urls_sent.append(submission.url_of)
             number = len(self.posts)
             fault = self._submits.pop(0) if self._submits else None
         if self._before_submit is not None:
@@ -120,6 +129,13 @@ class StandinVendor:
         if fault is not None:
             raise fault
         return VendorJobIds(request_id=f"request-{number}", status_url=f"standin:{number}/status")
+
+    def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:
+        self.calls += 1
+        planned = self._look_ups.pop(0) if self._look_ups else None
+        if isinstance(planned, OnModelError):
+            raise planned
+        return planned or LookUp(finding=Finding.ABSENT, detail="its list does not show it")
 
     def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:
         with self._lock:

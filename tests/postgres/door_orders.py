@@ -42,6 +42,9 @@ def open_with(shared: PortsForTests) -> Iterator[Open]:
     yield open_one
     for ports in opened:
         ports.close()
+    # The next test's vendor has the same name, and no trouble yet.
+    with shared.database.transaction() as db:
+        db.execute("DELETE FROM vendor_circuits")
 
 
 def order_in(

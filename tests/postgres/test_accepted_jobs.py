@@ -11,7 +11,8 @@ from PIL import Image
 
 from domain.errors import JobFailed, ResultExpired, Unavailable
 from domain.jobs import JobOutput, JobState, Operation, OutputFile, VendorState
-from tasks.jobs import LOOKS_BEFORE_GONE, await_job, plan_again, plan_job, submit_job
+from tasks.jobs import await_job, plan_again, plan_job, submit_job
+from tasks.results import LOOKS_BEFORE_GONE
 from tests.acceptance.standin_vendor import StandinVendor
 from tests.ports_for_tests import HandClock
 from tests.postgres.door_orders import Open, budget, planned, state

@@ -76,7 +76,7 @@ def test_a_job_whose_submitter_died_is_never_posted_by_another(open_with: Open) 
     vendor = StandinVendor()
     ports = open_with(vendor)
     order, key = planned(ports)
-    assert ports.ledger.claim(key, ports.clock.now())  # and then the process is gone, with its lock
+    assert ports.ledger.claim(key, ports.clock.now(), {})  # and then the process is gone, with its lock
     with pytest.raises(SubmissionUnknown, match="died before the answer was stored"):
         submit_job(ports, key)
     assert vendor.posts == []
@@ -91,7 +91,7 @@ from providers.postgres.ledger import Ledger
 
 ledger = Ledger(Database.open(sys.argv[1]))
 with ledger.submitter(sys.argv[2]) as is_ours:
-    assert is_ours and ledger.claim(sys.argv[2], datetime.now(UTC))
+    assert is_ours and ledger.claim(sys.argv[2], datetime.now(UTC), {})
     os.kill(os.getpid(), signal.SIGKILL)  # here the POST would be under way
 """
 

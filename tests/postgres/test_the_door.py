@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from domain.circuits import OUTAGES_TO_OPEN
 from domain.errors import (
     BadTrainingSet,
     NotConfigured,
@@ -15,12 +16,13 @@ from domain.errors import (
     PromptRefused,
     RateLimited,
     Rejected,
+    Retryable,
     SubmissionUnknown,
     Unavailable,
 )
 from domain.jobs import BlobRef, JobState, VendorRequest, blob_argument
-from tasks.jobs import REFUSALS_BEFORE_GIVING_UP, await_job, plan_again, plan_job, submit_job
-from tests.acceptance.standin_vendor import StandinVendor
+from tasks.jobs import await_job, plan_again, plan_job, submit_job
+from tests.acceptance.standin_vendor import WEIGHTS, StandinVendor
 from tests.ports_for_tests import HandClock, store_season
 from tests.postgres.door_orders import Open, budget, order_in, planned, slugs, state
 
@@ -41,7 +43,7 @@ def test_a_job_goes_through_the_door_from_plan_to_settlement(open_with: Open) ->
     assert budget(ports, order) == (Decimal(0), Decimal("0.90"))
     kept = job.file("lora")
     assert kept is not None
-    assert ports.blobs.read(kept.sha256) == b"weights"
+    assert ports.blobs.read(kept.sha256) == WEIGHTS
     (cost,) = ports.ledger.costs(order.season_id)
     assert (cost.amount_usd, cost.forecast_usd, cost.once_key) == (Decimal("0.90"), Decimal(1), f"job:{key}")
 
@@ -158,8 +160,7 @@ def test_a_definite_refusal_for_now_goes_back_to_planned_and_is_claimed_again(
 
 
 def test_nobody_claims_a_refused_job_before_its_time(open_with: Open) -> None:
-    refusals = [RateLimited("too many", 600.0)] * REFUSALS_BEFORE_GIVING_UP
-    vendor = StandinVendor(submits=refusals)
+    vendor = StandinVendor(submits=[RateLimited("too many", 600.0)] * 9)
     ports = open_with(vendor)
     _, key = planned(ports)
     with pytest.raises(RateLimited):
@@ -167,20 +168,22 @@ def test_nobody_claims_a_refused_job_before_its_time(open_with: Open) -> None:
     due = ports.ledger.get(key).not_before
     assert due == ports.clock.now() + timedelta(seconds=600)
     assert due is not None
-    assert not ports.ledger.claim(key, due - timedelta(seconds=1))
+    assert not ports.ledger.claim(key, due - timedelta(seconds=1), {})
     assert state(ports, key) is JobState.PLANNED
-    assert ports.ledger.claim(key, due)
+    assert ports.ledger.claim(key, due, {})
 
 
 def test_a_vendor_that_keeps_refusing_is_given_up_for_now_and_the_job_stays_planned(open_with: Open) -> None:
-    vendor = StandinVendor(submits=[Unavailable("down")] * REFUSALS_BEFORE_GIVING_UP)
+    vendor = StandinVendor(submits=[Unavailable("down")] * 99)
     ports = open_with(vendor)
     order, key = planned(ports)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Retryable):
         submit_job(ports, key)
-    assert (len(vendor.posts), state(ports, key)) == (REFUSALS_BEFORE_GIVING_UP, JobState.PLANNED)
+    assert OUTAGES_TO_OPEN < len(vendor.posts) < 20
+    assert state(ports, key) is JobState.PLANNED
     assert budget(ports, order) == (Decimal(2), Decimal(0))
-    submit_job(ports, key)
+    well = open_with(StandinVendor())
+    submit_job(well, key)
     assert state(ports, key) is JobState.SUBMITTED
 
 

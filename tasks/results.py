@@ -1,0 +1,230 @@
+"""From an accepted job to its kept result: poll, download, check, settle, and stop what takes too long."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NoReturn
+
+from domain import errors
+from domain.costs import FREE, job_cost
+from domain.errors import BadInput, JobFailed, NeedsPerson, OnModelError, Rejected, ResultExpired, Retryable
+from domain.jobs import JobOutput, JobState, KeptFile, Operation, OutputFile, ProviderJob, VendorState
+
+if TYPE_CHECKING:
+    from providers.vendor_ports import JobVendor
+    from providers.wiring import Ports
+
+TIME_LIMIT_SECONDS = {
+    Operation.TRAIN_LORA: 4 * 3600.0,
+    Operation.MAKE_STILL: 900.0,
+    Operation.MAKE_VIDEO: 3600.0,
+    Operation.DESCRIBE_PICTURE: 900.0,
+}
+"""Time really waited (`ProviderJob.waited_seconds`), not time by the clock, after which a job is stopped."""
+
+LOOKS_BEFORE_GONE = 3
+"""A 404 on a job just accepted can be the vendor's own lag; three in a row are believed."""
+
+LOOKS_AFTER_CANCEL = 5
+"""A vendor that was asked to stop a job says so within a few looks, or a person is told."""
+
+FETCHES = 2
+"""An address that has expired, or a file that does not decode, is fetched once more through a fresh answer."""
+
+
+def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None] | None = None) -> None:
+    """Poll a submitted job to its end, keep its files and settle. Free, and safe to repeat from any process.
+
+    `tell` is called with the share done, 0 to 1, where the vendor says it.
+    Returns when it has succeeded. `JobFailed`, `Rejected` or `ResultExpired` when it ended otherwise; `Retryable` when
+    a look or a download failed (call again); `NeedsPerson` when it goes on past its time limit and cannot be stopped.
+    """
+    job = ports.ledger.get(key)
+    if job.is_over:
+        if job.state is not JobState.SUCCEEDED:
+            raise remembered(job)
+        return
+    assert job.ids is not None, f"job {key} is {job.state}, not submitted"
+    vendor = ports.job_vendor(job.request.vendor)
+    limit = TIME_LIMIT_SECONDS[job.operation]
+    interval, waited = ports.poll_seconds(job), job.waited_seconds
+    slept, gone = 0.0, 0
+    while True:
+        status = vendor.status(job.request, job.ids)
+        if status.state is VendorState.GONE:
+            gone += 1
+            if gone >= LOOKS_BEFORE_GONE:
+                _end_gone(ports, job)
+        else:
+            gone = 0
+            if ended(ports, vendor, job, status.state):
+                return
+            is_running = status.state is VendorState.RUNNING
+            ports.ledger.beat(key, is_running=is_running, progress=status.progress, waited_seconds=slept)
+            if tell is not None and status.progress is not None:
+                tell(job, status.progress)
+        if waited > limit:
+            stop_overdue(ports, vendor, job)
+            return
+        ports.clock.sleep(interval)
+        slept = interval
+        waited += interval
+        interval = min(interval * 1.3, ports.poll_seconds(job) * 4)
+
+
+def ended(ports: Ports, vendor: JobVendor, job: ProviderJob, state: VendorState) -> bool:
+    """Whether the vendor's word means that the job is over; then it is settled here, and its failure raised."""
+    if state in (VendorState.DONE, VendorState.FAILED):
+        _finish(ports, vendor, job)
+        return True
+    if state is VendorState.CANCELLED:
+        cancelled = JobFailed(f"{title(job)} was cancelled at {job.request.vendor}.")
+        _fail(ports, job, JobState.CANCELLED, cancelled, charged=charge_when_stopped(ports, job))
+    return False
+
+
+def stop_overdue(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
+    """Stop a job that passed its time limit: what turns out done is kept, what was stopped has failed."""
+    assert job.ids is not None
+    hours = TIME_LIMIT_SECONDS[job.operation] / 3600
+    state = stop_at_vendor(ports, vendor, job)
+    if state in (VendorState.CANCELLED, VendorState.GONE):
+        late = JobFailed(f"{title(job)} was not over after {hours:g} h of waiting and was stopped.")
+        _fail(ports, job, JobState.FAILED, late, charged=charge_when_stopped(ports, job))
+    if state in (VendorState.DONE, VendorState.FAILED):
+        _finish(ports, vendor, job)
+        return
+    command = f"onmodel jobs resolve {job.key[:12]}"
+    raise NeedsPerson(
+        f"{title(job)} is still not over at {job.request.vendor} after {hours:g} h of waiting (request "
+        f"{job.ids.request_id}), and {job.request.vendor} does not stop it: it may still cost. Stop it on the vendor's "
+        f"own page, or wait and run again; to give it up: {command} --abandon"
+    )
+
+
+def stop_at_vendor(ports: Ports, vendor: JobVendor, job: ProviderJob) -> VendorState:
+    """Ask the vendor to stop a job, and look until it says what became of it. Free; safe to repeat."""
+    assert job.ids is not None
+    ports.ledger.note_cancel(job.key)
+    vendor.cancel(job.request, job.ids)
+    state = VendorState.RUNNING
+    for look in range(LOOKS_AFTER_CANCEL):
+        if look:
+            ports.clock.sleep(ports.poll_seconds(job))
+        state = vendor.status(job.request, job.ids).state
+        if state in (VendorState.DONE, VendorState.FAILED, VendorState.CANCELLED, VendorState.GONE):
+            break
+    return state
+
+
+def charge_when_stopped(ports: Ports, job: ProviderJob) -> Decimal:
+    """What a stopped job counts: nothing when it was never seen running, else its estimate, as it may be billed."""
+    return job.estimate_usd if ports.ledger.get(job.key).state is JobState.RUNNING else FREE
+
+
+def _end_gone(ports: Ports, job: ProviderJob) -> NoReturn:
+    assert job.ids is not None
+    lost = ResultExpired(
+        f"{title(job)}: {job.request.vendor} no longer knows request {job.ids.request_id}. "
+        f"It was accepted, so its estimate counts as spent."
+    )
+    _fail(ports, job, JobState.EXPIRED, lost, charged=job.estimate_usd)
+
+
+def _finish(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
+    """Fetch and keep everything a finished job made, and settle; a second answer is asked for before giving up."""
+    for fetch in range(1, FETCHES + 1):
+        output = _output(ports, vendor, job)
+        billed = output.billed_usd if output.billed_usd is not None else job.estimate_usd
+        try:
+            files = tuple(_keep(ports, vendor, job, file) for file in output.files)
+        except (JobFailed, ResultExpired) as failure:
+            if fetch < FETCHES:
+                continue
+            state = JobState.EXPIRED if isinstance(failure, ResultExpired) else JobState.FAILED
+            _fail(ports, job, state, failure, charged=billed)
+        ports.ledger.succeed(job.key, files, output.seed, job_cost(job, billed, title(job)), text=output.text)
+        return
+
+
+def _output(ports: Ports, vendor: JobVendor, job: ProviderJob) -> JobOutput:
+    assert job.ids is not None
+    try:
+        return vendor.output(job.request, job.ids)
+    except (JobFailed, Rejected) as failure:
+        _fail(ports, job, JobState.FAILED, failure)
+    except ResultExpired as gone:
+        _fail(ports, job, JobState.EXPIRED, gone, charged=job.estimate_usd)
+
+
+def _keep(ports: Ports, vendor: JobVendor, job: ProviderJob, file: OutputFile) -> KeptFile:
+    """Download an output, check size, kind and content, and store it under its SHA-256."""
+    with tempfile.TemporaryDirectory(dir=ports.scratch()) as folder:
+        path = Path(folder) / f"download{_suffix(file)}"
+        with path.open("w+b") as target:
+            try:
+                vendor.download(file, target)
+            except ResultExpired as gone:
+                raise ResultExpired(
+                    f"{title(job)}: its {file.role} file can no longer be fetched from {job.request.vendor} "
+                    f"(job {job.key[:12]}): {gone.message}"
+                ) from gone
+        _check(ports, job, file, path)
+        media_type = file.content_type or "application/octet-stream"
+        sha256 = ports.blobs.put_file(path, media_type)
+    # A vendor's word, which later becomes a file name again: only its last part counts.
+    name = PurePosixPath((file.file_name or "").replace("\\", "/")).name or f"{file.role}{_suffix(file)}"
+    return KeptFile(role=file.role, sha256=sha256, media_type=media_type, file_name=name, url=file.url)
+
+
+def _check(ports: Ports, job: ProviderJob, file: OutputFile, path: Path) -> None:
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise JobFailed(f"{title(job)}: {job.request.vendor} returned an empty {file.role} file.")
+    if file.size_bytes and file.size_bytes != size_bytes:
+        raise JobFailed(
+            f"{title(job)}: the {file.role} file from {job.request.vendor} has {size_bytes} bytes, "
+            f"{file.size_bytes} were promised."
+        )
+    try:
+        match file.role:
+            case "image":
+                ports.media.load_image(path)
+            case "video":
+                ports.media.probe_clip(path)
+            case "lora":
+                ports.check_lora_header(path)
+    except BadInput as problem:
+        raise JobFailed(
+            f"{title(job)}: the {file.role} from {job.request.vendor} cannot be used ({problem.message})."
+        ) from problem
+
+
+def _fail(ports: Ports, job: ProviderJob, state: JobState, error: OnModelError, *, charged: Decimal = FREE) -> NoReturn:
+    why = "charged although it failed" if charged else "failed, nothing charged"
+    cost = job_cost(job, charged, f"{title(job)}: {why}")
+    ports.ledger.end(job.key, state, type(error).__name__, error.message, cost)
+    raise error
+
+
+def remembered(job: ProviderJob) -> OnModelError:
+    """The error a job ended with, as it was raised then; never one that would be retried for ever."""
+    kind = getattr(errors, job.error_class or "", JobFailed)
+    if not issubclass(kind, OnModelError) or issubclass(kind, Retryable):
+        kind = JobFailed
+    return kind(job.error_message or f"{title(job)} ended as {job.state}.")
+
+
+def title(job: ProviderJob) -> str:
+    """A job in the words of a log line."""
+    whom = f" for slot {job.slot_number}" if job.slot_number is not None else ""
+    return f"{job.api_name}{whom} (attempt {job.attempt})"
+
+
+def _suffix(file: OutputFile) -> str:
+    name = file.file_name or file.url.split("?")[0]
+    suffix = Path(name).suffix
+    return suffix if suffix.isascii() and suffix[1:].isalnum() and len(suffix) <= 12 else ""
