@@ -1,0 +1,1 @@
+"""RunPod: machines by the hour, over REST v2."""
