@@ -90,11 +90,12 @@ class Ports:
         from providers.postgres.models import keep_models
 
         if self.settings.database_url:
-            url = self.settings.database_url.get_secret_value()
+            database = Database.open(self.settings.database_url.get_secret_value())
         else:
+            from providers.postgres.embedded import ensure_server
+
             assert self.embedded_server is not None
-            url = self.embedded_server.url
-        database = Database.open(url)
+            database = Database.open(self.embedded_server.url, lambda: ensure_server(self.settings.home))
         run_migrations(database)
         keep_models(database, self.registry)
         return database

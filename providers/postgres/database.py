@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -34,12 +34,16 @@ _IDLE_SECONDS = 120.0
 class Database:
     """A pool of connections to one database, for any number of threads. Open one per process, close it at the end.
 
+    `revive` starts the server again where it is ours to start: a server that was killed is back before its absence is
+    an error. Safe to call at any time and from any process.
+
     Every session has the search path `onmodel` and the time zone UTC. A connection that died while it lay in the pool
     (the server was restarted) is replaced before it is handed out.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, revive: Callable[[], object] | None = None) -> None:
         self._url = url
+        self._revive = revive
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             kwargs={"connect_timeout": _CONNECT_SECONDS, "application_name": "onmodel"},
@@ -48,20 +52,20 @@ class Database:
             timeout=_WAIT_SECONDS,
             max_idle=_IDLE_SECONDS,
             configure=_set_up,
-            check=ConnectionPool.check_connection,
+            check=self._check,
             name="onmodel",
             open=True,
         )
 
     @classmethod
-    def open(cls, url: str) -> Database:
+    def open(cls, url: str, revive: Callable[[], object] | None = None) -> Database:
         """Look once whether the server is there and new enough, and open a pool that holds no connection yet.
 
         `NotConfigured`: the address is unreadable, the server refuses this user, password or database, or is older than
         PostgreSQL 14. `Unavailable`: nothing answers there.
         """
         with _connect(url):
-            return cls(url)
+            return cls(url, revive)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -70,10 +74,7 @@ class Database:
         `Unavailable` when no connection can be had (all 12 busy for 15 s, server down) or it is lost on the way; if it
         was lost during the commit, the change may or may not be stored, so what runs here must be safe to run again.
         """
-        try:
-            connection = self._pool.getconn()
-        except (PoolTimeout, PoolClosed) as error:
-            raise self._why_none(error) from None
+        connection = self._take()
         try:
             with connection.transaction():
                 yield connection
@@ -89,7 +90,7 @@ class Database:
     @contextlib.contextmanager
     def dedicated(self) -> Iterator[Connection]:
         """An autocommit connection outside the pool, closed at the end, and with it every lock it holds."""
-        with _connect(self._url) as connection:
+        with self._connected() as connection:
             try:
                 yield connection
             except psycopg.OperationalError as error:
@@ -107,9 +108,46 @@ class Database:
     ) -> None:
         self.close()
 
+    def _take(self) -> Connection:
+        for is_last in (self._revive is None, True):
+            try:
+                return self._pool.getconn()
+            except PoolTimeout as error:
+                reason = self._why_none(error)
+                if is_last or not isinstance(reason, Unavailable):
+                    raise reason from None
+                self._connected().close()
+            except PoolClosed as error:
+                raise self._why_none(error) from None
+        raise AssertionError("the last try raises")
+
+    def _check(self, connection: Connection) -> None:
+        """Before a connection is handed out; where it is dead, the server is brought back before the pool asks it."""
+        try:
+            ConnectionPool.check_connection(connection)
+        except psycopg.OperationalError:
+            self._bring_back()
+            raise
+
+    def _bring_back(self) -> None:
+        """Start a server of ours that is gone, before the pool asks for it: its own tries wait longer and longer."""
+        if self._revive is not None:
+            with contextlib.suppress(Unavailable, NotConfigured):
+                self._connected().close()
+
+    def _connected(self) -> Connection:
+        try:
+            return _connect(self._url)
+        except Unavailable:
+            if self._revive is None:
+                raise
+        self._revive()
+        return _connect(self._url)
+
     def _lost(self, connection: Connection, error: psycopg.OperationalError) -> Exception:
         if not connection.broken:
             return error  # a lock not had, a deadlock: the caller's affair
+        self._bring_back()
         return Unavailable(
             f"The connection to the database at {describe_url(self._url)} was lost while it was used "
             "(the server was stopped or restarted): run this again."

@@ -17,6 +17,7 @@ import pytest
 from domain.errors import NotConfigured, Unavailable
 from providers.postgres.database import Database, describe_url
 from providers.postgres.embedded import ensure_server, server_status, stop_server
+from providers.postgres.processes import is_alive, wait_until
 
 
 @pytest.fixture
@@ -157,3 +158,30 @@ def _assert_silent(error: BaseException, secret: str) -> None:
     assert secret not in str(error)
     assert error.__cause__ is None
     assert error.__suppress_context__
+
+
+def test_a_server_of_ours_that_was_killed_is_started_again_by_whoever_needs_it(mortal_home: Path) -> None:
+    server = ensure_server(mortal_home)
+    with Database.open(server.url, lambda: ensure_server(mortal_home)) as database:
+        with database.transaction() as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        for ask in (database.dedicated, database.transaction):
+            pid = server_status(mortal_home).process_id
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert wait_until(lambda pid=pid: not is_alive(pid), 20)  # type: ignore[misc]
+            with ask() as connection:
+                assert connection.execute("SELECT 2").fetchone() == (2,)
+
+
+def test_a_server_that_is_killed_inside_a_transaction_is_there_for_the_next_one(mortal_home: Path) -> None:
+    server = ensure_server(mortal_home)
+    with Database.open(server.url, lambda: ensure_server(mortal_home)) as database:
+        with pytest.raises(Unavailable), database.transaction() as connection:
+            pid = server_status(mortal_home).process_id
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert wait_until(lambda: not is_alive(pid), 20)
+            connection.execute("SELECT pg_sleep(20)")  # the backend notices that its parent is gone
+        with database.transaction() as connection:
+            assert connection.execute("SELECT 2").fetchone() == (2,)
