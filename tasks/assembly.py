@@ -41,10 +41,10 @@ def assemble_season(ports: Ports, season_id: int) -> str | None:
             frames_per_second=SEASON_RATE,
         )
         sha256 = ports.blobs.put_file(out, "video/mp4")
-    ports.seasons.finish(season_id, video_sha256=sha256, video_seconds=facts.duration_seconds, is_complete=is_complete)
     ports.ledger.log_cost(
         free_step(season_id, Stage.ASSEMBLY, "ffmpeg", "done on this machine", f"assembly:{season_id}:{sha256}")
     )
+    ports.seasons.finish(season_id, video_sha256=sha256, video_seconds=facts.duration_seconds, is_complete=is_complete)
     log.info("season assembled: %d clips, %.1f s", len(clips), facts.duration_seconds)
     return sha256
 

@@ -94,6 +94,7 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
     digest = _digest(ports, character, material.pictures)
     known = ports.cast.training_set_of(character_id, digest)
     if known is not None:
+        _log_free(ports, character, known)
         return known
     considered = _considered(ports, character, material)
     usable = {one.picture.name: one for one in considered.usable}
@@ -120,17 +121,21 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
             warnings=tuple(_warnings(ports, character, considered, trained, held_out)),
         )
     )
-    entry = free_step(
-        character.season_id,
-        Stage.TRAINING_SET,
-        "onmodel",
-        "done on this machine",
-        f"training_set:{set_id}",
-        character_id=character_id,
-    )
-    ports.ledger.log_cost(entry)
+    _log_free(ports, character, set_id)
     log.info("%s: %d images to train on, %d held out", character.name, len(trained), len(held_out))
     return set_id
+
+
+def _log_free(ports: Ports, character: Character, set_id: int) -> None:
+    """Once per set, also where the process died between the set and this line."""
+    words = {CaptionMode.OWN: "words of a person", CaptionMode.FIXED: "the trigger word alone"}
+    steps = [(Stage.TRAINING_SET, "done on this machine", f"training_set:{set_id}")]
+    if character.captions is not CaptionMode.DESCRIBED:
+        reason = words.get(character.captions, "written on this machine")
+        steps.append((Stage.CAPTIONS, reason, f"captions:{set_id}"))
+    for stage, reason, once_key in steps:
+        step = free_step(character.season_id, stage, "onmodel", reason, once_key, character_id=character.id)
+        ports.ledger.log_cost(step)
 
 
 def consider(ports: Ports, character_id: int) -> Considered:

@@ -36,10 +36,11 @@ def harvest_clip(ports: Ports, clip_id: int) -> int:
     Safe to repeat: a clip is decoded once, whatever it gave, until the rules change. Memory does not grow with the
     clip: pictures come as files, one at a time. Free. `BadInput` when the clip cannot be read within its limits.
     """
+    clip = ports.seasons.clip(clip_id)
     known = ports.cast.kept_count(clip_id, RULES_VERSION)
     if known is not None:
+        _log_free(ports, clip)
         return known
-    clip = ports.seasons.clip(clip_id)
     path = ports.blobs.local_path(clip.sha256)
     with tempfile.TemporaryDirectory(dir=ports.scratch(), prefix="harvest-") as folder:
         harvest = ports.media.harvest(path, Path(folder), wanted_frames(clip.duration_seconds))
@@ -48,12 +49,16 @@ def harvest_clip(ports: Ports, clip_id: int) -> int:
         last = ports.blobs.put_bytes(ports.media.png_bytes(ports.media.last_frame(path)), "image/png")
         ports.seasons.set_last_frame(clip_id, ports.blobs.url(last))
     ports.cast.keep_harvest(clip_id, RULES_VERSION, harvest, frames)
-    ports.ledger.log_cost(
-        free_step(clip.season_id, Stage.FRAMES, "onmodel", "done on this machine", f"frames:{clip_id}")
-    )
+    _log_free(ports, clip)
     kept = sum(frame.is_kept for frame in frames)
     log.info("%s: %d of %d frames kept%s", clip.source_name, kept, len(frames), why_so_few(harvest.looks))
     return kept
+
+
+def _log_free(ports: Ports, clip: Clip) -> None:
+    """Once per clip, also where the process died between the frames and this line."""
+    step = free_step(clip.season_id, Stage.FRAMES, "onmodel", "done on this machine", f"frames:{clip.id}")
+    ports.ledger.log_cost(step)
 
 
 def why_so_few(looks: Sequence[Look]) -> str:

@@ -89,6 +89,16 @@ def judge_views(ports: Ports, lora_id: int, keys: Sequence[str]) -> str:
         metric=ports.scorer.metric,
     )
     ports.loras.keep_verdict("lora", lora_id, lora.character_id, verdict)
+    ports.ledger.log_cost(
+        free_step(
+            lora.season_id,
+            Stage.IDENTITY_CHECK,
+            ports.scorer.metric,
+            "judged on this machine",
+            f"identity_check:{lora_id}:{lora.sha256}",
+            character_id=lora.character_id,
+        )
+    )
     if not verdict.is_passed:
         return verdict.reason
     ports.loras.set_status(lora_id, LoraStatus.READY, verdict.reason)

@@ -84,6 +84,15 @@ def keep_references(ports: Ports, lora_id: int, keys: Sequence[str]) -> int:
         if known is None or (image.score or -1.0) > (known.score or -1.0):
             best[view.image_type] = image
     ports.loras.keep_references(lora_id, list(best.values()))
+    step = free_step(
+        lora.season_id,
+        Stage.REFERENCES,
+        ports.scorer.metric,
+        "chosen on this machine",
+        f"references:{lora_id}:{lora.sha256}",
+        character_id=lora.character_id,
+    )
+    ports.ledger.log_cost(step)
     return len(best)
 
 
@@ -100,6 +109,17 @@ def pin_character(ports: Ports, lora_id: int) -> None:
     if primary is None or not others:
         raise BadInput(f"{lora.character_name}: the reference set lacks a frontal picture or has nothing beside it.")
     chosen = others[:PINNED_REFERENCES]
+    # Logged first: whoever finds the character pinned does not come by here again.
+    ports.ledger.log_cost(
+        free_step(
+            lora.season_id,
+            Stage.PINNING,
+            "onmodel",
+            "done on this machine",
+            f"pin:{lora_id}:{primary.sha256}",
+            character_id=lora.character_id,
+        )
+    )
     ports.loras.pin(
         lora.season_id,
         PinnedCharacter(
@@ -111,16 +131,6 @@ def pin_character(ports: Ports, lora_id: int) -> None:
             reference_sha256s=tuple(image.sha256 for image in chosen),
             reference_image_urls=tuple(image.image_url for image in chosen),
         ),
-    )
-    ports.ledger.log_cost(
-        free_step(
-            lora.season_id,
-            Stage.PINNING,
-            "onmodel",
-            "done on this machine",
-            f"pin:{lora_id}:{primary.sha256}",
-            character_id=lora.character_id,
-        )
     )
     log.info("%s is pinned with %d references", lora.character_name, len(chosen))
 

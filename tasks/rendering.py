@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("onmodel.rendering")
 
+FREE_ROUTES = {
+    Route.ELEMENTS: ("elements", "its pinned pictures go along, inside the video's own price"),
+    Route.DIRECT: ("lora_direct", "inside the video's own price"),
+    Route.ORIGINALS: ("originals", "no LoRA is applied: its original pictures, inside the video's own price"),
+}
+"""Service and reason of what costs nothing beside the video; a LoRA still is a job of its own."""
+
 
 def plan_slot_video(ports: Ports, render_id: int, *, max_attempts: int) -> str:
     """The job that films this render as its routes stand. Reserves money, spends none.
@@ -178,14 +185,15 @@ def finish_render(ports: Ports, render_id: int, key: str) -> None:
         ports.renders.keep_still(render_id, still.sha256)
     render = ports.renders.get(render_id)
     for route in render.routes:
-        if route.route is Route.DIRECT:
+        if route.route in FREE_ROUTES:
+            api_name, reason = FREE_ROUTES[route.route]
             ports.ledger.log_cost(
                 free_step(
                     render.season_id,
                     Stage.LORA_APPLICATION,
-                    "lora_direct",
-                    "inside the video's own price",
-                    f"lora_direct:{render_id}:{route.character_id}",
+                    api_name,
+                    reason,
+                    f"{api_name}:{render_id}:{route.character_id}",
                     character_id=route.character_id,
                     slot_number=render.slot_number,
                 )

@@ -45,6 +45,7 @@ def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
     if character.lora.startswith("sha256:"):
         digest = character.lora.removeprefix("sha256:")
         if current is not None and current.sha256 == digest:
+            _log_given(ports, character, current.id)
             return current.id
         given = ports.loras.create(
             character,
@@ -57,6 +58,7 @@ def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
             lora_url=ports.blobs.url(digest),
         )
         ports.loras.set_status(given.id, LoraStatus.VALIDATING, "given in the manifest; being checked")
+        _log_given(ports, character, given.id)
         return given.id
     set_id = _training_set_id(ports, character_id)
     if set_id is None:
@@ -73,6 +75,18 @@ def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
         images_count=len(ports.cast.training_set(set_id).trained),
         created_by="onmodel",
     ).id
+
+
+def _log_given(ports: Ports, character: Character, lora_id: int) -> None:
+    step = free_step(
+        character.season_id,
+        Stage.LORA_TRAINING,
+        "given",
+        "given in the manifest, not trained here",
+        f"given_lora:{lora_id}",
+        character_id=character.id,
+    )
+    ports.ledger.log_cost(step)
 
 
 def _training_set_id(ports: Ports, character_id: int) -> int | None:
