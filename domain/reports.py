@@ -18,6 +18,7 @@ from domain.characters import CharacterKind, ImageType, LoraStatus
 from domain.identity import KNOWS_NOTHING, SHARE_THAT_MUST_PASS, IdentityVerdict
 from domain.jobs import Stage
 from domain.records import Record
+from domain.spending import AcceptedVideo
 
 
 def _beside_the_page(path: str) -> str:
@@ -216,7 +217,8 @@ class TodoItem(Record):
 
 
 class SeasonReport(Record):
-    """Everything on the page. `gaps` are the slot numbers that have no clip in the assembled season."""
+    """Everything on the page. `gaps` are the slot numbers that have no clip in the assembled season; accepted are the
+    rendered clips that are in it, not those that were brought along."""
 
     title: str
     slug: str
@@ -233,6 +235,8 @@ class SeasonReport(Record):
     season_video: ClipPath | None = None
     season_poster: Sha256 | None = None
     season_seconds: float = 0.0
+    accepted_clips: Count = 0
+    accepted_seconds: float = 0.0
     characters: tuple[CharacterReport, ...] = ()
     slots: tuple[SlotReport, ...] = ()
     gaps: tuple[int, ...] = ()
@@ -244,6 +248,11 @@ class SeasonReport(Record):
     def slot_numbers(self) -> tuple[int, ...]:
         """Every number on the strip: the slots and the gaps nobody wrote a slot for, in order."""
         return tuple(sorted({slot.number for slot in self.slots} | set(self.gaps)))
+
+    @property
+    def usd_per_accepted_second(self) -> Decimal | None:
+        """The headline: everything spent, over the seconds of accepted video; None while there is none."""
+        return AcceptedVideo(clips=self.accepted_clips, seconds=self.accepted_seconds).usd_per_second(self.spent_usd)
 
     @property
     def done_count(self) -> int:

@@ -1,17 +1,15 @@
-"""What the command line shows of a season: its standing, its costs, its folder."""
+"""What the command line shows of a season: its standing, its folder, what a run has made."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domain.jobs import Stage
 from domain.renders import RenderState
 from providers.wiring import open_ports
 from studio.folders import usable_folder
 from studio.prefect_setup import set_defaults
+from studio.spending import money_document, tell_costs, tell_money
 from studio.telling import print_json, print_table, say
 from tasks.season_facts import clips_of_season, gaps_of_season, unpinned_references
 from tasks.todo import things_to_do
@@ -34,30 +32,6 @@ def show_status(slug: str, *, as_json: bool) -> int:
     say()
     tell_todo(document)
     tell_money(document)
-    return 0
-
-
-def show_costs(slug: str, *, as_json: bool) -> int:
-    """Costs by stage beside their forecast. Exit 0; 2 when there is no such season."""
-    ports = open_ports()
-    season = ports.seasons.by_slug(slug)
-    entries = ports.ledger.costs(season.id)
-    if as_json:
-        limit, reserved, spent = ports.ledger.budget(season.id)
-        print_json(
-            {
-                "season": slug,
-                "is_simulated": season.is_simulated,
-                "budget_usd": str(limit),
-                "reserved_usd": str(reserved),
-                "total_cost_usd": str(spent),
-                "entries": [entry.model_dump(mode="json", exclude={"once_key"}) for entry in entries],
-            }
-        )
-        return 0
-    tell_costs(ports, season.id)
-    say()
-    tell_money(season_document(ports, season.id))
     return 0
 
 
@@ -100,14 +74,10 @@ def pin_references(slug: str, name: str, *, as_json: bool) -> int:
 def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
     """How a season stands, as plain data."""
     season = ports.seasons.get(season_id)
-    limit, reserved, spent = ports.ledger.budget(season_id)
     return {
         "season": season.slug,
         "owner": season.owner,
-        "is_simulated": season.is_simulated,
-        "budget_usd": str(limit),
-        "reserved_usd": str(reserved),
-        "total_cost_usd": str(spent),
+        **money_document(ports, season_id),
         "video_seconds": season.video_seconds,
         "gaps": list(gaps_of_season(ports, season_id)),
         "todo": [item.model_dump(mode="json") for item in things_to_do(ports, season_id)],
@@ -185,34 +155,6 @@ def tell_todo(document: dict[str, Any]) -> None:
         say(f"To do: {item['what']}{': ' + item['why'] if item['why'] else ''}.{command}".replace("..", "."))
 
 
-def tell_money(document: dict[str, Any]) -> None:
-    """The budget in one line."""
-    spent, limit, reserved = (Decimal(document[name]) for name in ("total_cost_usd", "budget_usd", "reserved_usd"))
-    held = f", {reserved:.2f} more reserved for jobs under way" if reserved else ""
-    say(f"Cost: {spent:.2f} of {limit:.2f} USD{held}.{_rehearsal(document['is_simulated'])}")
-
-
-def tell_costs(ports: Ports, season_id: int, *, is_short: bool = False) -> None:
-    """Costs by stage and service in the order of work, with their sum; `is_short` leaves out what cost nothing."""
-    sums: dict[tuple[Stage, str], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0), Decimal(0)])
-    for entry in ports.ledger.costs(season_id):
-        line = sums[(entry.stage, entry.api_name)]
-        line[0] += 1
-        line[1] += entry.forecast_usd
-        line[2] += entry.amount_usd
-    order = list(Stage)
-    rows = [
-        [stage.value, api_name, str(count), f"{forecast:.2f}", f"{amount:.2f}"]
-        for (stage, api_name), (count, forecast, amount) in sorted(
-            sums.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
-        )
-        if forecast or amount or not is_short
-    ]
-    total = [sum((line[i] for line in sums.values()), Decimal(0)) for i in (1, 2)]
-    rows.append(["total", "", "", f"{total[0]:.2f}", f"{total[1]:.2f}"])
-    print_table("Costs in USD", ["stage", "service", "times", "forecast", "cost"], rows, right=(2, 3, 4))
-
-
 def tell_result(ports: Ports, season_id: int, folder: Path, seconds: float, exit_code: int) -> None:
     """What a run has made, in a screenful."""
     document = season_document(ports, season_id)
@@ -241,10 +183,6 @@ OUTCOMES = {
 def _listed(numbers: list[int]) -> str:
     noun = "slot" if len(numbers) == 1 else "slots"
     return f"{noun} {', '.join(map(str, numbers))}"
-
-
-def _rehearsal(is_simulated: bool) -> str:
-    return " A rehearsal at fal's list prices: no money was spent." if is_simulated else ""
 
 
 def _spoken(seconds: float) -> str:

@@ -10,13 +10,12 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, tzinfo
+from datetime import UTC
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
 
 from jinja2 import Template
 from markupsafe import Markup
@@ -36,6 +35,7 @@ from domain.reports import (
     money_of,
     on_model_share,
 )
+from domain.spending import zone_of
 from tasks.page_templates import TEMPLATES, open_templates
 from tasks.report_figures import (
     date_range,
@@ -73,7 +73,7 @@ def write_report(report: SeasonReport, out: Path, thumb: Callable[[str], bytes])
 def render_report(report: SeasonReport, thumb: Callable[[str], bytes]) -> str:
     """The page as text; see `write_report`."""
     names = [character.name for character in report.characters]
-    zone = _zone(report.time_zone)
+    zone = zone_of(report.time_zone)
     marks = _measure_marks(report)
 
     @cache
@@ -111,7 +111,6 @@ def render_report(report: SeasonReport, thumb: Callable[[str], bytes]) -> str:
         is_rounded=is_rounded(report.costs),
         slot_rows=_SLOT_ROWS,
         gap_words=number_ranges(report.gaps),
-        seconds_made=Decimal(str(report.season_seconds)),
         budget=budget_shares(report),
         State=SlotState,
         Verdict=Verdict,
@@ -289,14 +288,6 @@ def _faces(
 
 
 # --- the outside world ---
-
-
-def _zone(name: str) -> tzinfo:
-    """The season's zone; UTC where this machine does not know it (a slim image has no zone files)."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return UTC
 
 
 def _data_url(thumb: Callable[[str], bytes], sha256: str, pixels: int) -> str | None:

@@ -34,7 +34,8 @@ from domain.reports import (
 from domain.seasons import Character
 from tasks.originals import original_references
 from tasks.report_page import write_report
-from tasks.season_facts import clips_of_season, gaps_of_season
+from tasks.safe_csv import safe_cell
+from tasks.season_facts import accepted_video, clips_of_season, gaps_of_season
 from tasks.todo import RUN_AGAIN, things_to_do
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def export_season(ports: Ports, season_id: int, folder: Path) -> Path:
 
 
 def costs_csv(ports: Ports, season_id: int) -> str:
-    """Every cost entry as CSV with a header line, free steps included; amounts in USD."""
+    """Every cost entry as CSV with a header line, free steps included; amounts in USD, and no text is a formula."""
     names = {character.id: character.name for character in ports.cast.of_season(season_id)}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -88,13 +89,13 @@ def costs_csv(ports: Ports, season_id: int) -> str:
             [
                 entry.created_at.isoformat(timespec="seconds") if entry.created_at else "",
                 entry.stage,
-                entry.api_name,
-                names.get(entry.character_id or 0, ""),
+                safe_cell(entry.api_name),
+                safe_cell(names.get(entry.character_id or 0, "")),
                 entry.slot_number or "",
                 entry.forecast_usd,
                 entry.amount_usd,
                 "yes" if entry.is_simulated else "no",
-                entry.purpose,
+                safe_cell(entry.purpose),
             ]
         )
     return table.getvalue()
@@ -110,6 +111,7 @@ def build_report(ports: Ports, season_id: int) -> SeasonReport:
     slot_reports = tuple(_slot(ports, slot, cast) for slot in slots)
     now = ports.clock.now()
     costs = _cost_lines(entries, cast)
+    accepted = accepted_video(ports, season_id)
     return SeasonReport(
         title=season.slug.replace("-", " ").title(),
         slug=season.slug,
@@ -126,6 +128,8 @@ def build_report(ports: Ports, season_id: int) -> SeasonReport:
         season_video="season.mp4" if season.video_sha256 else None,
         season_poster=next((slot.picture for slot in slot_reports if slot.picture), None),
         season_seconds=season.video_seconds or 0.0,
+        accepted_clips=accepted.clips,
+        accepted_seconds=accepted.seconds,
         characters=tuple(_character(ports, character) for character in cast),
         slots=slot_reports,
         gaps=gaps_of_season(ports, season_id),

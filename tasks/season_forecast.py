@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from domain.budgets import BudgetScope
 from domain.characters import LoraStatus
 from domain.costs import CostEntry
 from domain.forecasts import Forecast, Purchase
@@ -55,8 +56,24 @@ def forecast_season(ports: Ports, season_id: int) -> Forecast:
         bought_usd=sum((entry.amount_usd for entry in entries), Decimal(0)),
         purchases=tuple(purchases),
         expectations=expectations_for(ports, season),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*notes, *_narrow_budgets(ports, season_id, purchases)])),
     )
+
+
+def _narrow_budgets(ports: Ports, season_id: int, purchases: list[Purchase]) -> list[str]:
+    """The budgets beside the season's own that do not hold what is to come."""
+    sentences = []
+    for budget in ports.budgets.of_season(season_id):
+        if budget.scope is BudgetScope.SEASON:
+            continue
+        is_one = budget.scope is BudgetScope.CHARACTER
+        needed = sum((one.cost_usd for one in purchases if not is_one or one.character == budget.whom), Decimal(0))
+        if needed > budget.free_usd:
+            sentences.append(
+                f"the budget of the {budget.scope} {budget.whom} has {budget.free_usd:.2f} of {budget.limit_usd:.2f} "
+                f"USD free, and {needed:.2f} are to come."
+            )
+    return sentences
 
 
 def _stored_member(
