@@ -101,7 +101,7 @@ class RunPodVendor:
     # --- the queue ---
 
     def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
-        """One POST that makes the pod; as `JobQueue`. `BadInput`, with nothing sent, for what is no pod's request.
+        """One POST that makes the pod; as `JobQueue`. `Rejected`, with nothing sent, for what is no pod's request.
 
         There is no idempotency key, and a 500 was seen with the pod already running and billing (transformerlab-app
         #2305): so whatever is not a plain refusal counts as a lost answer, and the name finds the pod again.
@@ -245,21 +245,23 @@ class RunPodVendor:
 def _body(request: VendorRequest, submission: Submission, name: str) -> tuple[bytes, tuple[str, ...]]:
     """The body to send, and the values in it that no text may show: addresses and variables of the pod."""
     if request.endpoint != PODS:
-        raise BadInput(f"RunPod is asked for {request.endpoint!r}: only {PODS!r} can be ordered there.")
+        raise Rejected(f"RunPod is asked for {request.endpoint!r}: only {PODS!r} can be ordered there.")
     try:
         body: dict[str, Any] = request.with_urls(submission.url_of)
+        deadline = deadline_epoch(submission, body)
     except KeyError as missing:
-        raise BadInput(f"The file {missing} of the pod {name} has no address: it cannot be ordered.") from None
-    deadline = deadline_epoch(submission, body)
+        raise Rejected(f"The file {missing} of the pod {name} has no address: it cannot be ordered.") from None
+    except BadInput as wrong:
+        raise Rejected(f"The pod {name} cannot be ordered: {wrong.message}") from wrong
     body.pop(HARD_STOP_ARGUMENT, None)
     variables = body.get("env", {})
     if "name" in body or not isinstance(variables, dict) or DEADLINE_VARIABLE in variables:
-        raise BadInput(f"The request of the pod {name} sets its name or {DEADLINE_VARIABLE}, or its env is no table.")
+        raise Rejected(f"The request of the pod {name} sets its name or {DEADLINE_VARIABLE}, or its env is no table.")
     body |= {"name": name, "env": {**variables, DEADLINE_VARIABLE: str(deadline)}}
     try:
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise BadInput(f"The request of the pod {name} is not plain JSON: {error}.") from error
+        raise Rejected(f"The request of the pod {name} is not plain JSON: {error}.") from error
     values = [*submission.url_of.values(), *(value for value in variables.values() if isinstance(value, str))]
     return content, tuple(value for value in values if len(value) >= 8)
 

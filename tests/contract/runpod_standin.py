@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ class RunPodStandIn(ThreadingHTTPServer):
     def add_pod(self, name: str, *, created_at: datetime | None = None, **body: Any) -> RunningPod:
         """A pod that is there, however it came to be; not counted as created."""
         with self.lock:
-            pod_id = f"pod{len(self.pods) + len(self.deleted) + 1:04d}x"
+            pod_id = secrets.token_hex(7)
             self.pods[pod_id] = RunningPod(
                 pod_id=pod_id,
                 name=name,
@@ -254,7 +255,8 @@ class _Talk(BaseHTTPRequestHandler):
             case Fault.DROP_BEFORE | Fault.STALL_BEFORE:
                 return self._leave(fault)
         answer = self.server.work(route, pod_id, given)
-        self.server.on_request(route, "accepted")
+        if answer.status < 400:
+            self.server.on_request(route, "accepted")
         match fault:
             case Fault.ERROR_AFTER:
                 answer = problem(500, "Internal Server Error", "something broke")

@@ -102,7 +102,7 @@ def test_files_go_out_as_the_addresses_of_the_submission(runpod: RunPodStandIn, 
     request = TRAIN.model_copy(update={"arguments": TRAIN.arguments | {"env": {"SET": blob_argument(ref)}}})
     vendor.submit(request, FIRST.model_copy(update={"url_of": {ref.sha256: "https://store.example/set.zip"}}))
     assert runpod.seen[0][2]["env"]["SET"] == "https://store.example/set.zip"
-    with pytest.raises(BadInput, match="no address"):
+    with pytest.raises(Rejected, match="no address"):
         vendor.submit(request, FIRST)
     assert len(runpod.created) == 1
 
@@ -123,9 +123,9 @@ def test_files_go_out_as_the_addresses_of_the_submission(runpod: RunPodStandIn, 
 def test_a_request_that_is_no_pods_is_refused_before_anything_is_sent(
     runpod: RunPodStandIn, vendor: RunPodVendor, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(Rejected):
         vendor.submit(TRAIN.model_copy(update={"arguments": TRAIN.arguments | wrong}), FIRST)
-    with pytest.raises(BadInput, match="only 'pods'"):
+    with pytest.raises(Rejected, match="only 'pods'"):
         vendor.submit(TRAIN.model_copy(update={"endpoint": "serverless"}), FIRST)
     assert runpod.seen == []
 
@@ -343,9 +343,8 @@ def test_the_words_for_a_pods_status_are_ours(
 def test_a_pod_that_is_not_there_is_gone_and_one_that_cannot_be_seen_is_not(
     runpod: RunPodStandIn, vendor: RunPodVendor
 ) -> None:
-    ids = VendorJobIds(request_id="pod0001x")
-    assert vendor.status(TRAIN, ids).state is VendorState.GONE
-    runpod.add_pod(NAME)
+    assert vendor.status(TRAIN, VendorJobIds(request_id="pod0001x")).state is VendorState.GONE
+    ids = VendorJobIds(request_id=runpod.add_pod(NAME).pod_id)
     runpod.on("get", Fault.BAD_GATEWAY, Fault.MALFORMED, Fault.DROP_BEFORE)
     for _ in range(3):
         with pytest.raises(Unavailable):
