@@ -179,6 +179,9 @@ def _submit_once(ports: Ports, job: ProviderJob, hold: SubmitterHold) -> None:
     except (Unavailable, OutOfCredit) as refusal:
         note_refusal(ports, name, refusal)
         raise
+    except Rejected as refusal:
+        ports.ledger.cancel_planned(key, f"a file it needs was refused: {refusal.message}")
+        raise
     submission = ports.ledger.claim(key, ports.clock.now(), url_of)
     if submission is None:
         return

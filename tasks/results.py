@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 from domain import errors
 from domain.costs import FREE, job_cost
-from domain.errors import BadInput, JobFailed, NeedsPerson, OnModelError, Rejected, ResultExpired, Retryable
-from domain.jobs import JobOutput, JobState, KeptFile, Operation, OutputFile, ProviderJob, VendorState
+from domain.errors import (
+    BadInput,
+    JobFailed,
+    NeedsPerson,
+    OnModelError,
+    OutOfCredit,
+    Rejected,
+    ResultExpired,
+    Retryable,
+)
+from domain.jobs import JobOutput, JobState, JobStatus, KeptFile, Operation, OutputFile, ProviderJob, VendorState
+from tasks.breaker import note_refusal
 
 if TYPE_CHECKING:
     from providers.vendor_ports import JobVendor
@@ -53,7 +63,7 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
     interval, waited = ports.poll_seconds(job), job.waited_seconds
     slept, gone = 0.0, 0
     while True:
-        status = vendor.status(job.request, job.ids)
+        status = _look(ports, vendor, job)
         if status.state is VendorState.GONE:
             gone += 1
             if gone >= LOOKS_BEFORE_GONE:
@@ -73,6 +83,16 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
         slept = interval
         waited += interval
         interval = min(interval * 1.3, ports.poll_seconds(job) * 4)
+
+
+def _look(ports: Ports, vendor: JobVendor, job: ProviderJob) -> JobStatus:
+    assert job.ids is not None
+    try:
+        return vendor.status(job.request, job.ids)
+    except OutOfCredit as refusal:
+        # What refuses a look would refuse a submit: the other jobs need not find out by themselves.
+        note_refusal(ports, job.request.vendor, refusal)
+        raise
 
 
 def ended(ports: Ports, vendor: JobVendor, job: ProviderJob, state: VendorState) -> bool:
