@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from domain.budgets import AtLimit
 from domain.characters import TRIGGER_WORD, CharacterKind, make_trigger_word, name_problem
 from domain.pictures import CaptionMode
 from domain.prompts import mentioned_names, unknown_mentions
@@ -22,6 +23,10 @@ SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 VENDORS = ("sandbox", "fal", "runpod", "replicate", "comfyui", "local")
 BUILT_VENDORS = ("sandbox", "fal")
 DEFAULT_MIN_IMAGES = 10
+
+LIFTED_LIMIT_USD = Decimal(50_000_000)
+"""The limit of a character's budget that was taken out of the manifest after it had been used: nothing reaches it, and
+what the character has spent stays counted. Fits the column, numeric(12, 4)."""
 
 
 def _is_plain(text: str) -> str:
@@ -51,6 +56,9 @@ PlainText = Annotated[str, AfterValidator(_is_plain)]
 """Without control characters, composed (NFC), so that a name is found however it was typed."""
 
 FileName = Annotated[str, AfterValidator(_is_path)]
+
+Amount = Annotated[Decimal, Field(gt=0, le=1_000_000, decimal_places=2), NO_FLAG]
+"""Dollars and cents."""
 
 
 def _wrong_at(location: tuple[str | int, ...], sentence: str) -> PydanticCustomError:
@@ -91,6 +99,7 @@ class CharacterEntry(Record):
     min_images: Annotated[int, Field(ge=1, le=100), NO_FLAG] = DEFAULT_MIN_IMAGES
     captions: CaptionMode = CaptionMode.AUTO
     rights: PlainText = ""
+    budget_usd: Amount | None = None
 
     @field_validator("name")
     @classmethod
@@ -169,7 +178,8 @@ class SeasonManifest(Record):
     season: str
     owner: str = "me"
     time_zone: str = "UTC"
-    budget_usd: Annotated[Decimal, Field(gt=0, le=1_000_000, decimal_places=2)]
+    budget_usd: Amount
+    at_limit: AtLimit = AtLimit.STOP
     vendor: VendorChoice = VendorChoice(train=("sandbox",), image=("sandbox",), video=("sandbox",))
     sandbox: bool = False
     review: bool = False

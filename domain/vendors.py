@@ -14,10 +14,16 @@ Work = Literal["train", "image", "video"]
 WORKS: tuple[Work, ...] = ("train", "image", "video")
 
 
-def vendor_for(season: Season, work: Work) -> str:
-    """The first vendor of the manifest for this kind of work; the sandbox when the season is a rehearsal."""
+def vendors_for(season: Season, work: Work) -> tuple[str, ...]:
+    """The vendors of the manifest for this kind of work, each once, in order of preference; a rehearsal has only the
+    sandbox."""
     chosen: tuple[str, ...] = getattr(season.vendor, work)
-    return SANDBOX if season.is_simulated else chosen[0]
+    return (SANDBOX,) if season.is_simulated else tuple(dict.fromkeys(chosen))
+
+
+def vendor_for(season: Season, work: Work) -> str:
+    """The vendor that is asked first."""
+    return vendors_for(season, work)[0]
 
 
 def catalogue_of(vendor: str) -> str:

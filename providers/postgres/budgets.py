@@ -70,11 +70,8 @@ class BudgetTable(Table):
         if limit_usd is None and self._one("SELECT 1 FROM budgets WHERE character_id = %s", (character_id,)) is None:
             raise BadInput("The character has no budget of its own yet: give --limit too.")
         if limit_usd is not None:
-            self._do(
-                """INSERT INTO budgets (character_id, limit_usd) VALUES (%s, %s)
-                   ON CONFLICT (character_id) DO NOTHING""",
-                (character_id, limit_usd),
-            )
+            with self._database.transaction() as db:
+                begin_character(db, character_id, limit_usd)
         self._change("character_id = %(id)s", character_id, limit_usd, at_limit)
 
     def set_owner(self, name: str, *, limit_usd: Decimal | None = None, at_limit: AtLimit | None = None) -> None:
@@ -138,6 +135,17 @@ class BudgetTable(Table):
                 warned_percent = CASE WHEN %(limit)s IS NULL THEN warned_percent ELSE 0 END WHERE {where}""",
             {"id": of, "limit": limit_usd, "at_limit": at_limit},
         )
+
+
+def begin_character(db: Connection[Any], character_id: int, limit_usd: Decimal) -> None:
+    """Give a character a budget of its own, in which what it has cost so far counts; one that is there stays."""
+    db.execute(
+        """INSERT INTO budgets (character_id, limit_usd, spent_usd, overrun_usd)
+           SELECT %(id)s, %(limit)s, spent, greatest(spent - %(limit)s, 0)
+           FROM (SELECT coalesce(sum(amount), 0) AS spent FROM job_costs WHERE character_id = %(id)s) AS costs
+           ON CONFLICT (character_id) DO NOTHING""",
+        {"id": character_id, "limit": limit_usd},
+    )
 
 
 def _owner_id(db: Connection[Any], name: str) -> int:

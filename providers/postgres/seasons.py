@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from psycopg import Connection
@@ -11,7 +12,8 @@ from domain.clips import Clip
 from domain.errors import BadInput
 from domain.imports import CharacterImport, ClipImport, SeasonImport, SlotImport
 from domain.renders import Slot
-from domain.seasons import Season, SeasonManifest
+from domain.seasons import LIFTED_LIMIT_USD, Season, SeasonManifest
+from providers.postgres.budgets import begin_character
 from providers.postgres.rows import Table, as_json, one
 
 _SEASON = """SELECT seasons.id, slug, owners.name AS owner, time_zone, vendor, is_simulated, review, manifest_sha256,
@@ -74,6 +76,14 @@ class SeasonTable(Table):
     def set_last_frame(self, clip_id: int, url: str) -> None:
         self._do("UPDATE clips SET last_frame_url = %s WHERE id = %s", (url, clip_id))
 
+    def notices(self, season_id: int, kinds: tuple[str, ...]) -> list[str]:
+        """What was told of a season, of these kinds, oldest first."""
+        rows = self._all(
+            "SELECT message FROM notifications WHERE season_id = %s AND kind = ANY(%s) ORDER BY id",
+            (season_id, list(kinds)),
+        )
+        return [str(row["message"]) for row in rows]
+
     def finish(
         self, season_id: int, *, video_sha256: str | None, video_seconds: float | None, is_complete: bool
     ) -> None:
@@ -88,12 +98,14 @@ class SeasonTable(Table):
     def store(self, season: SeasonImport) -> int:
         """Write a checked manifest whole, or not at all; the season's id. Safe to repeat.
 
+        What a person set of a budget by command stays until the manifest itself says something else than before.
         `BadInput` when a season that was rehearsed on the sandbox is to become real, or the other way round: its LoRAs,
         clips and costs would count as what they are not.
         """
         manifest = season.manifest
         with self._database.transaction() as db:
             _refuse_change_of_reality(db, season)
+            before = one(db, "SELECT manifest FROM seasons WHERE slug = %s FOR UPDATE", (manifest.season,))
             owner_id = _id(
                 db,
                 """INSERT INTO owners (name) VALUES (%s)
@@ -128,15 +140,12 @@ class SeasonTable(Table):
                     season.sha256,
                 ),
             )
-            db.execute(
-                """INSERT INTO budgets (season_id, limit_usd) VALUES (%s, %s)
-                   ON CONFLICT (season_id) DO UPDATE SET limit_usd = excluded.limit_usd""",
-                (season_id, manifest.budget_usd),
-            )
+            _store_season_budget(db, season_id, before["manifest"] if before else None, manifest)
             clip_ids = {clip.sha256: _store_clip(db, season_id, clip) for clip in season.clips}
             db.execute("UPDATE characters SET is_current = false WHERE season_id = %s", (season_id,))
             for character in season.characters:
                 _store_character(db, season_id, project_id, character, clip_ids)
+            _store_character_budgets(db, season_id, before["manifest"] if before else None, manifest)
             _store_slots(db, season_id, season.slots, clip_ids)
         return season_id
 
@@ -151,6 +160,64 @@ def _refuse_change_of_reality(db: Connection[Any], season: SeasonImport) -> None
         f"The season {slug!r} was {was} so far and its LoRAs, clips and costs stay so: give the one that is {wanted} a "
         f"slug of its own, such as season: {slug}-{'live' if known['is_simulated'] else 'rehearsal'}."
     )
+
+
+def _store_season_budget(
+    db: Connection[Any], season_id: int, before: dict[str, Any] | None, manifest: SeasonManifest
+) -> None:
+    """The manifest's own word counts when it is new; what was set by command since then is otherwise kept."""
+    db.execute(
+        """INSERT INTO budgets (season_id, limit_usd, at_limit) VALUES (%s, %s, %s)
+           ON CONFLICT (season_id) DO NOTHING""",
+        (season_id, manifest.budget_usd, manifest.at_limit),
+    )
+    if before is None:
+        return
+    if Decimal(str(before["budget_usd"])) != manifest.budget_usd:
+        _set_limit(db, "season_id", season_id, manifest.budget_usd)
+    if before.get("at_limit", "stop") != manifest.at_limit:
+        db.execute("UPDATE budgets SET at_limit = %s WHERE season_id = %s", (manifest.at_limit, season_id))
+
+
+def _store_character_budgets(
+    db: Connection[Any], season_id: int, before: dict[str, Any] | None, manifest: SeasonManifest
+) -> None:
+    """Budgets that the manifest gave, changed or took back since it was last imported; others stay as they are."""
+    had = _character_budgets(before) if before else {}
+    has = {entry.name: entry.budget_usd for entry in manifest.characters if entry.budget_usd is not None}
+    rows = db.execute("SELECT name, id FROM characters WHERE season_id = %s", (season_id,)).fetchall()
+    ids: dict[str, int] = {str(name): int(character_id) for name, character_id in rows}
+    for name in sorted(had.keys() | has.keys(), key=lambda name: ids[name]):
+        limit_usd = has.get(name)
+        if limit_usd is None:
+            _lift(db, ids[name])
+        elif had.get(name) != limit_usd:
+            begin_character(db, ids[name], limit_usd)
+            _set_limit(db, "character_id", ids[name], limit_usd)
+
+
+def _character_budgets(manifest: dict[str, Any]) -> dict[str, Decimal]:
+    """What a stored manifest gave each character; older ones knew no such budgets."""
+    given = ((entry["name"], entry.get("budget_usd")) for entry in manifest["characters"])
+    return {name: Decimal(str(limit_usd)) for name, limit_usd in given if limit_usd is not None}
+
+
+def _set_limit(db: Connection[Any], column: str, of: int, limit_usd: Decimal) -> None:
+    db.execute(
+        f"""UPDATE budgets SET limit_usd = %(limit)s, overrun_usd = greatest(spent_usd - %(limit)s, 0),
+            warned_percent = 0 WHERE {column} = %(id)s""",
+        {"limit": limit_usd, "id": of},
+    )
+
+
+def _lift(db: Connection[Any], character_id: int) -> None:
+    """A budget nothing was ever reserved against goes; any other keeps its history and is limited no more."""
+    db.execute(
+        """DELETE FROM budgets WHERE character_id = %s
+           AND NOT EXISTS (SELECT 1 FROM reservations WHERE budget_id = budgets.id)""",
+        (character_id,),
+    )
+    _set_limit(db, "character_id", character_id, LIFTED_LIMIT_USD)
 
 
 def _id(db: Connection[Any], query: str, values: tuple[Any, ...]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from domain.budgets import AtLimit
 from domain.registry import load_registry
 from domain.seasons import MAX_SLOTS, SeasonManifest
 
@@ -59,6 +60,22 @@ def test_a_budget_above_zero_is_taken_to_the_cent(budget: object) -> None:
 @pytest.mark.parametrize("budget", [0, -1, "0.001", 1_000_001, True, float("nan"), float("inf"), "much", None])
 def test_a_budget_that_makes_no_sense_is_refused(budget: object) -> None:
     assert problem(budget_usd=budget)
+
+
+@pytest.mark.parametrize("budget", ["0.01", 5, 1_000_000, None])
+def test_a_character_may_have_a_budget_of_its_own(budget: object) -> None:
+    (mei,) = season(characters=[{**MEI, "budget_usd": budget}]).characters
+    assert mei.budget_usd == (None if budget is None else Decimal(str(budget)))
+
+
+@pytest.mark.parametrize("budget", [0, -1, "0.001", 1_000_001, True, "12,50"])
+def test_a_characters_budget_that_makes_no_sense_is_refused(budget: object) -> None:
+    assert problem(characters=[{**MEI, "budget_usd": budget}])
+
+
+def test_at_the_limit_a_season_stops_unless_it_says_ask() -> None:
+    assert (season().at_limit, season(at_limit="ask").at_limit) == (AtLimit.STOP, AtLimit.ASK)
+    assert "'stop' or 'ask'" in problem(at_limit="go on")
 
 
 def test_a_season_without_a_budget_is_refused() -> None:
