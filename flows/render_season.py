@@ -9,7 +9,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from domain.errors import OutOfCredit, OverBudget, Retryable, SubmissionUnknown, worst_exit_code
+from domain.errors import NeedsPerson, OutOfCredit, OverBudget, Retryable, SubmissionUnknown, worst_exit_code
 from flows.generate_references import generate_references
 from flows.render_slot import render_slot
 from flows.running import in_thread, one_client
@@ -68,7 +68,7 @@ async def _prepare(season: str, character: str) -> int:
     try:
         await train_character(season, character)
         await generate_references(season, character)
-    except (OverBudget, OutOfCredit, SubmissionUnknown, Retryable) as error:
+    except (OverBudget, OutOfCredit, SubmissionUnknown, NeedsPerson, Retryable) as error:
         log.error("%s: %s", character, error.message)
         return error.exit_code
     return 0

@@ -11,6 +11,7 @@ from domain.applications import RETRIES, STILL_BACKOFF_SECONDS, Route
 from domain.errors import (
     BadInput,
     JobFailed,
+    NeedsPerson,
     NotConfigured,
     OnModelError,
     OutOfCredit,
@@ -53,7 +54,7 @@ async def render_slot(season: SeasonSlug, slot: SlotNumber, lora_id: LoraId = No
     try:
         await _film(render_id)
     except OnModelError as error:
-        is_waiting = isinstance(error, SubmissionUnknown | OverBudget | OutOfCredit)
+        is_waiting = isinstance(error, SubmissionUnknown | NeedsPerson | OverBudget | OutOfCredit)
         await in_thread(end_render_task, render_id, is_waiting, error.message, error.exit_code or 5)
         if isinstance(error, NotConfigured):
             raise

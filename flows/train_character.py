@@ -28,6 +28,9 @@ from tasks.training import (
     plan_training_task,
 )
 
+HOPELESS = (JobFailed, Rejected, ResultExpired)
+"""The attempt itself failed: another may go better."""
+
 MaxAttempts = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -86,7 +89,7 @@ async def _learn(lora_id: int, max_attempts: int) -> None:
     while await in_thread(lora_status_task, lora_id) not in (LoraStatus.READY, LoraStatus.FAILED):
         try:
             problem = await _train_once(lora_id, max_attempts)
-        except (JobFailed, Rejected, ResultExpired) as failure:
+        except HOPELESS as failure:
             problem = failure.message
         if problem:
             await in_thread(may_train_again_task, lora_id, max_attempts, problem)
@@ -96,7 +99,7 @@ async def _train_once(lora_id: int, max_attempts: int) -> str:
     """One attempt from wherever it stands; '' when the LoRA is ready, else what is wrong with it."""
     if await in_thread(lora_status_task, lora_id) is not LoraStatus.VALIDATING:
         key = await in_thread(plan_training_task, lora_id, max_attempts)
-        await buy(key)
+        key = await buy(key)
         await in_thread(adopt_weights_task, lora_id, key)
     problem = await in_thread(check_weights_task, lora_id)
     if problem:
@@ -104,6 +107,8 @@ async def _train_once(lora_id: int, max_attempts: int) -> str:
     keys = await in_thread(plan_views_task, lora_id)
     views = await buy_all(keys, max_attempts=2)
     failed = [view for view in views if isinstance(view, OnModelError)]
+    if stopped := next((view for view in failed if not isinstance(view, HOPELESS)), None):
+        raise stopped  # no money, a lost answer: another training would not help
     if failed:
         return f"{len(failed)} of {len(views)} views could not be drawn: {failed[0].message}"
     return await in_thread(judge_views_task, lora_id, [str(view) for view in views])
