@@ -234,6 +234,8 @@ def test_a_pod_that_leaves_the_list_a_moment_late_is_deleted(ports: PodPorts, ru
         runpod.pods.clear() if (route, phase) == ("list", "before") and next(lists) == 2 else None
     )
     assert [verdict.pod_id for verdict in reap(ports).hosts[0].deleted] == [pod_id]
+    assert isinstance(ports.clock, HandClock)
+    assert ports.clock.slept == [5.0]
 
 
 def test_a_delete_that_cannot_be_confirmed_is_not_called_done(ports: PodPorts, runpod: RunPodStandIn) -> None:
