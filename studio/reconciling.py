@@ -102,7 +102,7 @@ def _tell(one: Reconciliation) -> None:
         return
     rows = [_row(difference) for difference in one.differences[:SHOWN]]
     columns = ["what", "id or model, day", "charged", "ledger"]
-    print_table(f"{len(one.differences)} differences, USD", columns, rows, right=(2, 3))
+    print_table(_counted(len(one.differences)), columns, rows, right=(2, 3))
     if len(one.differences) > SHOWN:
         say(f"… and {len(one.differences) - SHOWN} more: onmodel reconcile --json")
     for kind in Disagreement:
@@ -110,6 +110,10 @@ def _tell(one: Reconciliation) -> None:
             say(WHAT_TO_DO[kind])
     say("Nothing was changed: a correction of the ledger is a new cost entry.")
     say()
+
+
+def _counted(count: int) -> str:
+    return "1 difference, USD" if count == 1 else f"{count} differences, USD"
 
 
 def _row(difference: Difference) -> list[str]:
