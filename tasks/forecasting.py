@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domain.errors import BadInput
 from domain.expectations import Expectations, load_expectations
-from domain.forecasts import Forecast
+from domain.forecasts import Forecast, Purchase
 from domain.pictures import CaptionMode
 from domain.seasons import Character, CharacterEntry, Season, SeasonManifest
 from domain.training_sets import HELD_OUT_AIM, TRAINED_AIM, held_out_count
@@ -43,15 +45,43 @@ def forecast_manifest(ports: Ports, path: Path) -> Forecast:
     for slot in sorted(manifest.slots, key=lambda one: one.number):
         if slot.prompt is not None:
             purchases += slot_purchases(ports.registry, slot, cast, notes)
+    notes += _character_budgets(manifest, purchases)
+    is_known = _has_database(ports)
+    if is_known and not season.is_simulated:
+        notes += _owner_notes(ports, manifest.owner, purchases)
     return Forecast(
         season=manifest.season,
         is_simulated=season.is_simulated,
         budget_usd=manifest.budget_usd,
         free_usd=manifest.budget_usd,
         purchases=tuple(purchases),
-        expectations=expectations_for(ports, season) if _has_database(ports) else load_expectations(),
+        expectations=expectations_for(ports, season) if is_known else load_expectations(),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _character_budgets(manifest: SeasonManifest, purchases: list[Purchase]) -> list[str]:
+    """The characters whose own budget does not hold what is bought for them."""
+    notes = []
+    for entry in manifest.characters:
+        needed = sum((one.cost_usd for one in purchases if one.character == entry.name), Decimal(0))
+        if entry.budget_usd is not None and needed > entry.budget_usd:
+            notes.append(
+                f"the budget of the character {entry.name} is {entry.budget_usd} USD, and {needed:.2f} are to come."
+            )
+    return notes
+
+
+def _owner_notes(ports: Ports, owner: str, purchases: list[Purchase]) -> list[str]:
+    """Where what the owner may spend in all seasons does not hold this one too."""
+    try:
+        budget = ports.budgets.of_owner(owner)
+    except BadInput:  # nobody has imported a season of theirs yet
+        return []
+    needed = sum((one.cost_usd for one in purchases), Decimal(0))
+    if budget is None or needed <= budget.free_usd:
+        return []
+    return [f"the budget of the owner {owner} has {budget.free_usd:.2f} USD free, and this season takes {needed:.2f}."]
 
 
 def _season_of(manifest: SeasonManifest) -> Season:

@@ -46,12 +46,12 @@ def forecast_season(ports: Ports, season_id: int) -> Forecast:
         render = ports.renders.of_slot(slot.id, slot.entry_sha256)
         if slot.winning_clip_id is None and (render is None or render.state is not RenderState.DONE):
             purchases += _stored_slot(ports.registry, slot, render, cast, entries, notes)
-    limit, reserved, spent = ports.ledger.budget(season_id)
+    limit, _, spent = ports.ledger.budget(season_id)  # what is reserved is for jobs that are still to come
     return Forecast(
         season=season.slug,
         is_simulated=season.is_simulated,
         budget_usd=limit,
-        free_usd=max(limit - spent - reserved, Decimal(0)),
+        free_usd=max(limit - spent, Decimal(0)),
         bought_forecast_usd=sum((entry.forecast_usd for entry in entries), Decimal(0)),
         bought_usd=sum((entry.amount_usd for entry in entries), Decimal(0)),
         purchases=tuple(purchases),
@@ -68,9 +68,11 @@ def _narrow_budgets(ports: Ports, season_id: int, purchases: list[Purchase]) -> 
             continue
         is_one = budget.scope is BudgetScope.CHARACTER
         needed = sum((one.cost_usd for one in purchases if not is_one or one.character == budget.whom), Decimal(0))
-        if needed > budget.free_usd:
+        # An owner's other seasons reserve too; a character's own jobs are those that are to come.
+        free_usd = max(budget.limit_usd - budget.spent_usd, Decimal(0)) if is_one else budget.free_usd
+        if needed > free_usd:
             sentences.append(
-                f"the budget of the {budget.scope} {budget.whom} has {budget.free_usd:.2f} of {budget.limit_usd:.2f} "
+                f"the budget of the {budget.scope} {budget.whom} has {free_usd:.2f} of {budget.limit_usd:.2f} "
                 f"USD free, and {needed:.2f} are to come."
             )
     return sentences
