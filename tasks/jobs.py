@@ -55,6 +55,10 @@ UPLOADS_KEPT_FOR = timedelta(hours=12)
 SUBMITTER_SECONDS = 900.0
 """How long one process waits for another that is submitting the same job: longer than any POST may take."""
 
+FIRST_GLANCE_SECONDS = 0.2
+LONGEST_GLANCE_SECONDS = 2.0
+"""How often a job that another process sends, or whose time has not come, is glanced at: each takes a connection."""
+
 POLL_RETRIES = 8
 POLL_RETRY_SECONDS = [0.5, 1, 2, 5, 10, 30, 60, 120]
 
@@ -116,7 +120,8 @@ def move_to_next_vendor(ports: Ports, key: str) -> str | None:
         known = ports.ledger.latest(rest.work_key)
         why = ports.circuits.get(job.request.vendor).reason or "it is down"
         log.warning("%s moves from %s to %s: %s", job.api_name, job.request.vendor, vendor, why)
-        return ports.ledger.move(key, rest, known.attempt if known else 1, why).key
+        moved = ports.ledger.move(key, rest, known.attempt if known else 1, why)
+        return moved.key if moved is not None else None
     return None
 
 
@@ -129,7 +134,7 @@ def submit_job(ports: Ports, key: str) -> None:
     """
     refusals, waited, idled = 0, 0.0, 0.0
     while True:
-        pause = 0.2
+        pause = FIRST_GLANCE_SECONDS
         with ports.ledger.submitter(key) as hold:
             job = ports.ledger.get(key)
             if hold.is_ours and job.state is JobState.SUBMITTING:
@@ -151,7 +156,10 @@ def submit_job(ports: Ports, key: str) -> None:
                     refusals += 1
                     pause = _pause_after(ports, job, refusal, refusals, waited)
                     waited += pause
-            elif not hold.is_ours:
+            elif hold.is_ours:
+                pause = _until_due(ports, job)
+            else:
+                pause = min(FIRST_GLANCE_SECONDS + idled / 4, LONGEST_GLANCE_SECONDS)
                 idled += pause
                 if idled > SUBMITTER_SECONDS:
                     raise Unavailable(
@@ -159,6 +167,12 @@ def submit_job(ports: Ports, key: str) -> None:
                         f"it may be stopped. End it, then run again; nothing is sent twice."
                     )
         ports.clock.sleep(pause)
+
+
+def _until_due(ports: Ports, job: ProviderJob) -> float:
+    """Seconds until a postponed job may be sent; it is glanced at meanwhile, because somebody may have cancelled it."""
+    left = (job.not_before - ports.clock.now()).total_seconds() if job.not_before is not None else 0.0
+    return min(max(left, FIRST_GLANCE_SECONDS), LONGEST_GLANCE_SECONDS)
 
 
 def _pause_after(ports: Ports, job: ProviderJob, refusal: Retryable, refusals: int, waited: float) -> float:
@@ -189,7 +203,7 @@ def _submit_once(ports: Ports, job: ProviderJob, hold: SubmitterHold) -> None:
         is_still_ours = hold.still_submitting()
     except Unavailable as away:
         why = f"not sent: {away.message}"
-        insist(ports, lambda: ports.ledger.postpone(key, ports.clock.now(), why))
+        insist(ports, lambda: ports.ledger.postpone(key, ports.clock.now(), why, post=submission.number))
         raise
     if not is_still_ours:
         return
@@ -199,7 +213,7 @@ def _submit_once(ports: Ports, job: ProviderJob, hold: SubmitterHold) -> None:
         wait = (refusal.retry_after_seconds if isinstance(refusal, RateLimited) else None) or 0.0
         not_before = ports.clock.now() + timedelta(seconds=min(wait, LONGEST_ASKED_SECONDS))
         why = refusal.message
-        insist(ports, lambda: ports.ledger.postpone(key, not_before, why))
+        insist(ports, lambda: ports.ledger.postpone(key, not_before, why, post=submission.number))
         if not isinstance(refusal, NotConfigured):
             note_refusal(ports, name, refusal)
         raise
@@ -211,7 +225,7 @@ def _submit_once(ports: Ports, job: ProviderJob, hold: SubmitterHold) -> None:
         raise
     except SubmissionUnknown as lost:
         why = lost.message
-        insist(ports, lambda: ports.ledger.lose(key, why))
+        insist(ports, lambda: ports.ledger.lose(key, why, post=submission.number))
         note_refusal(ports, name, lost)
         return
     store_accepted(ports, key, name, ids)

@@ -70,10 +70,14 @@ def resolve(ports: Ports, key: str, choice: Choice, request_id: str | None = Non
 
     ADOPT takes it up under the vendor's `request_id` (asked for first; free). RESUBMIT lets it be sent again: it may
     be paid twice if the vendor has it after all. ABANDON ends it; its estimate counts as spent, because it may have
-    been paid. `BadInput` where the choice does not fit.
+    been paid. Where this machine still has the vendor's answer on paper, it is adopted whatever was chosen.
+    `BadInput` where the choice does not fit.
     """
     job = ports.ledger.get(key)
     is_lost = job.state is JobState.SUBMISSION_UNKNOWN
+    if is_lost and take_up_note(ports, key):
+        log.warning("The vendor's answer to %s was found on this machine: it is adopted, nothing else was done", key)
+        return ports.ledger.get(key)
     if not is_lost and not (choice is Choice.ABANDON and job.state in (JobState.SUBMITTED, JobState.RUNNING)):
         raise BadInput(
             f"Job {key[:12]} is {job.state}: only a job whose answer was lost can be resolved"

@@ -55,20 +55,19 @@ class Ledger(JobReading):
             _plan_in(db, order, attempt)
         return self.get(order.job_key(attempt))
 
-    def move(self, key: str, order: JobOrder, attempt: int, why: str) -> ProviderJob:
+    def move(self, key: str, order: JobOrder, attempt: int, why: str) -> ProviderJob | None:
         """Give work that its vendor definitely does not have to another vendor, as a new job: both or neither.
 
-        The old job ends as cancelled (or stays dead) and names the new one. Safe to repeat.
+        The old job ends as cancelled and names the new one. Safe to repeat: a job moves once, and where another process
+        was faster its choice is returned. None when the job is not planned any more, so that its vendor may have it.
         """
-        new_key = order.job_key(attempt)
         with self._database.transaction() as db:
-            was = job_state(db, key)
-            assert was in (JobState.PLANNED, JobState.CANCELLED, JobState.FAILED, JobState.EXPIRED), (key, was)
-            if was is JobState.PLANNED:
+            if job_state(db, key) is JobState.PLANNED:
                 _cancel_in(db, key, f"moved to {order.request.vendor}: {why}")
-            _plan_in(db, order, attempt)
-            db.execute("UPDATE provider_jobs SET moved_to = %s WHERE key = %s", (new_key, key))
-        return self.get(new_key)
+                _plan_in(db, order, attempt)
+                db.execute("UPDATE provider_jobs SET moved_to = %s WHERE key = %s", (order.job_key(attempt), key))
+        new_key = self.get(key).moved_to
+        return self.get(new_key) if new_key is not None else None
 
     def cancel_planned(self, key: str, why: str) -> bool:
         """End a job that was never sent and release its reservation; False when it is not planned (any more)."""
@@ -120,42 +119,38 @@ class Ledger(JobReading):
         Nothing changes where another process has adopted the job under the same id meanwhile.
         """
         with self._database.transaction() as db:
-            if job_state(db, key) is not JobState.SUBMITTING and _has_request(db, key, ids.request_id):
-                return
-            _move_in(
-                db,
-                key,
-                JobState.SUBMITTED,
-                how or f"request {ids.request_id}",
-                """request_id = %(request_id)s, status_url = %(status_url)s, response_url = %(response_url)s,
-               cancel_url = %(cancel_url)s, submitted_at = now(), heartbeat_at = now(), error_class = NULL,
-               error_message = NULL""",
-                ids.model_dump(),
-            )
+            _submitted_in(db, key, ids, how or f"request {ids.request_id}")
 
     def adopt(self, key: str, ids: VendorJobIds, how: str) -> None:
         """A job whose answer was lost turns out to exist; `BadInput` when another job of ours has that id."""
         with self._database.transaction() as db:
+            # Two lost jobs that look the same may be found as one at the same time: only one of them may have it.
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(f"adopt:{ids.request_id}"),))
             other = db.execute(
                 """SELECT other.key FROM provider_jobs AS other JOIN provider_jobs AS ours ON ours.key = %s
                    WHERE other.vendor = ours.vendor AND other.request_id = %s AND other.key <> ours.key""",
                 (key, ids.request_id),
             ).fetchone()
-        if other is not None:
-            raise BadInput(f"The request {ids.request_id} belongs to our job {other[0]}: give another id.")
-        self.submitted(key, ids, how)
+            if other is not None:
+                raise BadInput(f"The request {ids.request_id} belongs to our job {other[0]}: give another id.")
+            _submitted_in(db, key, ids, how)
 
-    def postpone(self, key: str, not_before: datetime, why: str) -> None:
-        """A definite refusal for now: back to planned, to be claimed again after `not_before`."""
-        self._move(key, JobState.PLANNED, why, "not_before = %(not_before)s", {"not_before": not_before})
+    def postpone(self, key: str, not_before: datetime, why: str, *, post: int | None = None) -> None:
+        """A definite refusal for now: back to planned, to be claimed again after `not_before`.
 
-    def lose(self, key: str, why: str) -> None:
-        """The answer to the submit is lost: the row keeps its reservation and is looked up.
-
-        Nothing happens to a row that is no longer being submitted: its answer came after all.
+        `post` is the POST that was refused: nothing happens to a row that another process has sent again meanwhile.
         """
         with self._database.transaction() as db:
-            if job_state(db, key) is JobState.SUBMITTING:
+            if _is_at_post(db, key, post):
+                _move_in(db, key, JobState.PLANNED, why, "not_before = %(not_before)s", {"not_before": not_before})
+
+    def lose(self, key: str, why: str, *, post: int | None = None) -> None:
+        """The answer to the submit is lost: the row keeps its reservation and is looked up.
+
+        Nothing happens to a row that is no longer being submitted, or not with this `post`: its answer came after all.
+        """
+        with self._database.transaction() as db:
+            if job_state(db, key) is JobState.SUBMITTING and _is_at_post(db, key, post):
                 _move_in(db, key, JobState.SUBMISSION_UNKNOWN, why, *_error("SubmissionUnknown", why))
 
     def note_look_up(self, key: str, now: datetime, *, is_absent: bool) -> int:
@@ -227,12 +222,6 @@ class Ledger(JobReading):
             if not LEGAL_EDGES[job_state(db, key)]:
                 return  # over already: another process that polled it was faster
             _end_in(db, key, state, entry, assignments, values, detail)
-
-    def _move(
-        self, key: str, to: JobState, detail: str, assignments: str = "", values: dict[str, Any] | None = None
-    ) -> None:
-        with self._database.transaction() as db:
-            _move_in(db, key, to, detail, assignments, values or {})
 
     # --- who is submitting ---
 
@@ -330,6 +319,26 @@ def _move_in(
     db.execute(f"UPDATE provider_jobs SET {sets} WHERE key = %(key)s", {**values, "to": to, "key": key})
     write_event(db, key, was, to, detail)
     return True
+
+
+def _submitted_in(db: Connection[Any], key: str, ids: VendorJobIds, how: str) -> None:
+    if job_state(db, key) is not JobState.SUBMITTING and _has_request(db, key, ids.request_id):
+        return
+    _move_in(
+        db,
+        key,
+        JobState.SUBMITTED,
+        how,
+        """request_id = %(request_id)s, status_url = %(status_url)s, response_url = %(response_url)s,
+           cancel_url = %(cancel_url)s, submitted_at = now(), heartbeat_at = now(), error_class = NULL,
+           error_message = NULL""",
+        ids.model_dump(),
+    )
+
+
+def _is_at_post(db: Connection[Any], key: str, post: int | None) -> bool:
+    row = db.execute("SELECT post_count FROM provider_jobs WHERE key = %s FOR UPDATE", (key,)).fetchone()
+    return row is not None and (post is None or row[0] == post)
 
 
 def _has_request(db: Connection[Any], key: str, request_id: str) -> bool:

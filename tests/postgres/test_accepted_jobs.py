@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from decimal import Decimal
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
 
-from domain.errors import JobFailed, ResultExpired, Unavailable
-from domain.jobs import JobOutput, JobState, Operation, OutputFile, VendorState
+from domain.errors import JobFailed, NeedsPerson, ResultExpired, Unavailable
+from domain.jobs import JobOrder, JobOutput, JobState, Operation, OutputFile, VendorState
 from tasks.jobs import await_job, plan_again, plan_job, submit_job
-from tasks.results import LOOKS_BEFORE_GONE
+from tasks.results import FETCHES, LOOKS_BEFORE_GONE, TIME_LIMIT_SECONDS
 from tests.acceptance.standin_vendor import StandinVendor
-from tests.ports_for_tests import HandClock
+from tests.ports_for_tests import HandClock, PortsForTests
 from tests.postgres.door_orders import Open, budget, planned, state
+
+
+class Overdue(NamedTuple):
+    vendor: StandinVendor
+    ports: PortsForTests
+    order: JobOrder
+    key: str
 
 
 def test_an_attempt_rises_only_after_the_last_is_known_dead(open_with: Open) -> None:
@@ -96,15 +103,56 @@ def test_a_look_that_fails_changes_nothing_and_can_be_repeated(open_with: Open) 
     assert (state(ports, key), len(vendor.posts)) == (JobState.SUCCEEDED, 1)
 
 
-def test_a_job_that_takes_too_long_is_not_lost(open_with: Open) -> None:
-    vendor = StandinVendor(states=(VendorState.RUNNING,))
+def _overdue(open_with: Open, *afterwards: VendorState, seen: VendorState = VendorState.RUNNING) -> Overdue:
+    """A still that is looked at for the last time; the vendor is then seen in the states given."""
+    vendor = StandinVendor(states=(seen, *afterwards))
     ports = open_with(vendor)
-    ports.clock = HandClock(step_seconds=60)
+    order, key = planned(ports, operation=Operation.MAKE_STILL)
+    submit_job(ports, key)
+    limit = TIME_LIMIT_SECONDS[Operation.MAKE_STILL]
+    ports.ledger.beat(key, is_running=False, progress=None, waited_seconds=limit + 1)
+    return Overdue(vendor, ports, order, key)
+
+
+def test_a_job_past_its_time_is_stopped_and_counts_as_spent_when_it_was_running(open_with: Open) -> None:
+    late = _overdue(open_with, VendorState.CANCELLED)
+    with pytest.raises(JobFailed, match=r"not over after 0\.25 h of waiting and was stopped"):
+        await_job(late.ports, late.key)
+    assert late.vendor.cancelled == ["request-1"]
+    assert (state(late.ports, late.key), budget(late.ports, late.order)) == (JobState.FAILED, (Decimal(0), Decimal(1)))
+    assert late.ports.ledger.get(late.key).cancel_requested_at is not None
+
+
+def test_a_job_past_its_time_that_never_ran_costs_nothing(open_with: Open) -> None:
+    late = _overdue(open_with, VendorState.QUEUED, VendorState.GONE, seen=VendorState.QUEUED)
+    with pytest.raises(JobFailed, match="was stopped"):
+        await_job(late.ports, late.key)
+    assert (state(late.ports, late.key), budget(late.ports, late.order)) == (JobState.FAILED, (Decimal(0), Decimal(0)))
+
+
+def test_a_job_that_turns_out_done_when_it_is_stopped_is_kept(open_with: Open) -> None:
+    late = _overdue(open_with, VendorState.RUNNING, VendorState.DONE)
+    await_job(late.ports, late.key)
+    assert state(late.ports, late.key) is JobState.SUCCEEDED
+
+
+def test_a_job_that_its_vendor_does_not_stop_keeps_its_money_and_waits_for_a_person(open_with: Open) -> None:
+    late = _overdue(open_with)
+    with pytest.raises(NeedsPerson, match=f"onmodel jobs resolve {late.key[:12]} --abandon") as waits:
+        await_job(late.ports, late.key)
+    assert waits.value.exit_code == 6
+    assert (state(late.ports, late.key), budget(late.ports, late.order)) == (JobState.RUNNING, (Decimal(2), Decimal(0)))
+
+
+def test_a_job_within_its_time_is_not_stopped_whatever_the_clock_says(open_with: Open) -> None:
+    vendor = StandinVendor(states=(*[VendorState.RUNNING] * 4, VendorState.DONE))
+    ports = open_with(vendor)
+    ports.clock = HandClock(step_seconds=86_400)
     _, key = planned(ports, operation=Operation.MAKE_STILL)
     submit_job(ports, key)
-    with pytest.raises(Unavailable, match="run again to go on waiting"):
-        await_job(ports, key)
-    assert state(ports, key) is JobState.RUNNING
+    await_job(ports, key)
+    assert (vendor.cancelled, state(ports, key)) == ([], JobState.SUCCEEDED)
+    assert ports.ledger.get(key).waited_seconds < 60
 
 
 def _file(role: str, **fields: Any) -> JobOutput:
@@ -129,13 +177,21 @@ def _png() -> bytes:
 def test_an_output_that_is_empty_or_does_not_decode_fails_the_job_at_what_was_billed(
     open_with: Open, role: str, content: bytes, words: str
 ) -> None:
-    ports = open_with(StandinVendor(outputs=[_file(role)], downloads=[content]))
+    ports = open_with(StandinVendor(outputs=[_file(role)] * FETCHES, downloads=[content] * FETCHES))
     order, key = planned(ports)
     submit_job(ports, key)
     with pytest.raises(JobFailed, match=words):
         await_job(ports, key)
     assert (state(ports, key), budget(ports, order)) == (JobState.FAILED, (Decimal(0), Decimal("0.5")))
     assert plan_again(ports, key, max_attempts=2) is not None
+
+
+def test_a_file_that_does_not_decode_is_fetched_once_more_before_it_counts(open_with: Open) -> None:
+    ports = open_with(StandinVendor(outputs=[_file("image")] * 2, downloads=[_png()[:60], _png()]))
+    order, key = planned(ports)
+    submit_job(ports, key)
+    await_job(ports, key)
+    assert (state(ports, key), budget(ports, order)) == (JobState.SUCCEEDED, (Decimal(0), Decimal("0.5")))
 
 
 def test_a_whole_image_is_kept(open_with: Open) -> None:
@@ -147,12 +203,21 @@ def test_a_whole_image_is_kept(open_with: Open) -> None:
 
 
 def test_a_result_that_is_gone_before_it_was_fetched_counts_as_spent(open_with: Open) -> None:
-    ports = open_with(StandinVendor(outputs=[_file("lora", url="gone:1")]))
+    vendor = StandinVendor(outputs=[_file("lora", url="gone:1"), _file("lora", url="gone:2")])
+    ports = open_with(vendor)
     order, key = planned(ports)
     submit_job(ports, key)
-    with pytest.raises(ResultExpired):
+    with pytest.raises(ResultExpired, match=f"job {key[:12]}.*gone:2"):
         await_job(ports, key)
     assert (state(ports, key), budget(ports, order)) == (JobState.EXPIRED, (Decimal(0), Decimal("0.5")))
+
+
+def test_an_address_that_has_expired_is_asked_for_anew(open_with: Open) -> None:
+    ports = open_with(StandinVendor(outputs=[_file("lora", url="gone:1"), _file("lora")]))
+    _, key = planned(ports)
+    submit_job(ports, key)
+    await_job(ports, key)
+    assert state(ports, key) is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize(

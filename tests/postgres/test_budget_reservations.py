@@ -20,7 +20,7 @@ def test_over_budget_reserves_nothing_writes_nothing_and_submits_nothing(open_wi
     season_id = store_season(ports, next(slugs), budget_usd="1.99")
     order = order_in(ports, season_id, usd="2.00")
     with pytest.raises(
-        OverBudget, match=r"only 1\.9900 of the season's 1\.9900 USD are free.*raise budget_usd"
+        OverBudget, match=r"only 1\.9900 of the season's budget \(1\.9900 USD\) are free: raise budget_usd"
     ) as over:
         plan_job(ports, order)
     assert over.value.exit_code == 4

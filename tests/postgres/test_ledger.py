@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.costs import free_step, job_cost
-from domain.errors import OverBudget
+from domain.errors import BadInput, OverBudget
 from domain.jobs import (
     LEGAL_EDGES,
     JobOrder,
@@ -27,6 +27,7 @@ from domain.jobs import (
     VendorRequest,
     canonical_json,
 )
+from domain.submissions import Submission, last_submission
 from providers.postgres.ledger import Ledger
 from tests.ports_for_tests import STARTED_AT, PortsForTests, new_database, settings_for_tests, store_season
 
@@ -72,7 +73,7 @@ def order(season_id: int, *, usd: str = "2", arguments: dict[str, Any] | None = 
 
 def submitted(ledger: Ledger, season_id: int, usd: str = "2") -> ProviderJob:
     job = ledger.plan(order(season_id, usd=usd), 1)
-    assert ledger.claim(job.key, STARTED_AT)
+    assert ledger.claim(job.key, STARTED_AT, {})
     ledger.submitted(job.key, IDS)
     return ledger.get(job.key)
 
@@ -127,45 +128,62 @@ def test_over_budget_leaves_no_row_no_event_and_no_reservation(ledger: Ledger, s
 
 def test_only_one_of_many_claims_a_job(ledger: Ledger, season_id: int) -> None:
     key = ledger.plan(order(season_id), 1).key
-    together, answers = threading.Barrier(6), []
+    together, answers = threading.Barrier(6), list[Submission | None]()
 
     def claim() -> None:
         together.wait(10)
-        answers.append(ledger.claim(key, STARTED_AT))
+        answers.append(ledger.claim(key, STARTED_AT, {"f" * 64: "https://x.example/f"}))
 
     threads = [threading.Thread(target=claim) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sorted(answers) == [False] * 5 + [True]
+    (submission,) = [answer for answer in answers if answer is not None]
+    assert submission == last_submission(ledger.get(key))
+    assert (submission.number, submission.sent_at) == (1, STARTED_AT)
+    assert len(answers) == 6
 
 
 def test_the_right_to_submit_is_held_by_one_and_given_back(ledger: Ledger) -> None:
     with ledger.submitter("key-a") as ours:
-        assert ours
+        assert ours.is_ours
         with ledger.submitter("key-a") as theirs, ledger.submitter("key-b") as other:
-            assert not theirs
-            assert other
+            assert not theirs.is_ours
+            assert other.is_ours
     with ledger.submitter("key-a") as again:
-        assert again
+        assert again.is_ours
 
 
 def test_the_right_to_submit_is_given_back_when_the_work_fails(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError), ledger.submitter("key-c"):
         raise ZeroDivisionError
     with ledger.submitter("key-c") as again:
-        assert again
+        assert again.is_ours
+
+
+def test_the_right_to_submit_is_looked_at_once_more_right_before_the_post(ledger: Ledger, season_id: int) -> None:
+    key = ledger.plan(order(season_id), 1).key
+    with ledger.submitter(key) as ours:
+        assert not ours.still_submitting()
+        assert ledger.claim(key, STARTED_AT, {})
+        assert ours.still_submitting()
+        with ledger.submitter(key) as theirs:
+            assert not theirs.still_submitting()
+        ledger.lose(key, "somebody took us for dead")
+        assert not ours.still_submitting()
 
 
 def test_a_postponed_job_is_claimed_at_its_time_and_not_before(ledger: Ledger, season_id: int) -> None:
     key = ledger.plan(order(season_id), 1).key
-    assert ledger.claim(key, STARTED_AT)
+    assert ledger.claim(key, STARTED_AT, {})
     due = STARTED_AT + timedelta(seconds=30)
     ledger.postpone(key, due, "busy")
     assert ledger.get(key).not_before == due
-    assert not ledger.claim(key, due - timedelta(milliseconds=1))
-    assert ledger.claim(key, due)
+    assert not ledger.claim(key, due - timedelta(milliseconds=1), {})
+    second = ledger.claim(key, due, {})
+    assert second is not None
+    assert second.number == 2
 
 
 def test_the_vendors_ids_are_kept_as_they_came(ledger: Ledger, season_id: int) -> None:
@@ -176,11 +194,13 @@ def test_the_vendors_ids_are_kept_as_they_came(ledger: Ledger, season_id: int) -
 
 def test_a_look_moves_a_job_to_running_once_and_keeps_its_progress(ledger: Ledger, season_id: int) -> None:
     key = submitted(ledger, season_id).key
-    ledger.beat(key, is_running=False, progress=None)
+    ledger.beat(key, is_running=False, progress=None, waited_seconds=0)
     assert ledger.get(key).state is JobState.SUBMITTED
     for progress in (0.2, None, 0.4):
-        ledger.beat(key, is_running=True, progress=progress)
-    assert ledger.get(key).state is JobState.RUNNING
+        ledger.beat(key, is_running=True, progress=progress, waited_seconds=1.5)
+    job = ledger.get(key)
+    assert (job.state, job.waited_seconds) == (JobState.RUNNING, 4.5)
+    assert [event.to_state for event in ledger.events(key)].count(JobState.RUNNING) == 1
 
 
 def test_success_settles_once_however_often_it_is_told(ledger: Ledger, season_id: int) -> None:
@@ -207,8 +227,10 @@ def test_a_bill_above_the_ceiling_is_recorded_as_it_is(ledger: Ledger, season_id
 def test_what_has_ended_cannot_end_otherwise(ledger: Ledger, season_id: int) -> None:
     job = submitted(ledger, season_id)
     ledger.end(job.key, JobState.FAILED, "JobFailed", "it fell over", job_cost(job, Decimal(0), "x"))
-    with pytest.raises(AssertionError, match="cannot go from failed to succeeded"):
-        ledger.succeed(job.key, (FILE,), None, job_cost(job, Decimal(1), "x"))
+    events = ledger.events(job.key)
+    ledger.succeed(job.key, (FILE,), None, job_cost(job, Decimal(1), "x"))
+    assert ledger.events(job.key) == events
+    assert ledger.get(job.key).files == ()
     failed = ledger.get(job.key)
     assert (failed.state, failed.error_class, failed.error_message) == (JobState.FAILED, "JobFailed", "it fell over")
     assert ledger.budget(season_id) == (Decimal(10), Decimal(0), Decimal(0))
@@ -231,16 +253,53 @@ def test_only_what_is_being_submitted_can_be_lost(ledger: Ledger, season_id: int
     job = submitted(ledger, season_id)
     ledger.lose(job.key, "gone")
     assert ledger.get(job.key) == job
-    assert ledger.claim(planned, STARTED_AT)
+    assert ledger.claim(planned, STARTED_AT, {})
     ledger.lose(planned, "the read timed out")
     lost = ledger.get(planned)
     assert (lost.state, lost.error_message) == (JobState.SUBMISSION_UNKNOWN, "the read timed out")
     assert ledger.budget(season_id)[1] == Decimal(4)
 
 
+def test_a_word_about_an_earlier_post_does_nothing_to_the_one_under_way(ledger: Ledger, season_id: int) -> None:
+    key = ledger.plan(order(season_id), 1).key
+    assert ledger.claim(key, STARTED_AT, {})
+    ledger.lose(key, "somebody took its sender for dead")
+    assert ledger.plan_again(key, "its vendor does not have it")
+    assert ledger.claim(key, STARTED_AT, {})
+    ledger.postpone(key, STARTED_AT, "not sent after all", post=1)
+    ledger.lose(key, "the read timed out", post=1)
+    assert ledger.get(key).state is JobState.SUBMITTING
+    ledger.postpone(key, STARTED_AT, "busy", post=2)
+    assert ledger.get(key).state is JobState.PLANNED
+
+
+def test_of_two_that_find_the_same_request_one_adopts_it(ledger: Ledger, season_id: int) -> None:
+    keys = [ledger.plan(order(season_id), 1).key for _ in range(2)]
+    found = VendorJobIds(request_id=f"found-{keys[0]}")
+    for key in keys:
+        assert ledger.claim(key, STARTED_AT, {})
+        ledger.lose(key, "reset")
+    together, refusals = threading.Barrier(2), list[str]()
+
+    def adopt(key: str) -> None:
+        together.wait(10)
+        try:
+            ledger.adopt(key, found, "found in its list")
+        except BadInput as refusal:
+            refusals.append(refusal.message)
+
+    threads = [threading.Thread(target=adopt, args=(key,)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(ledger.get(key).state for key in keys) == [JobState.SUBMISSION_UNKNOWN, JobState.SUBMITTED]
+    assert [found.request_id in refusal for refusal in refusals] == [True]
+
+
 def test_every_move_leaves_an_event(ports: PortsForTests, ledger: Ledger, season_id: int) -> None:
     job = submitted(ledger, season_id)
-    ledger.beat(job.key, is_running=True, progress=0.1)
+    ledger.beat(job.key, is_running=True, progress=0.1, waited_seconds=1)
     ledger.succeed(job.key, (), None, job_cost(job, Decimal(1), "x"))
     with ports.database.transaction() as db:
         rows = db.execute(
@@ -295,7 +354,7 @@ def test_whatever_happens_reserved_and_spent_are_the_sums_of_what_is_open_and_wh
                 ledger.plan(asked, 1)
             continue
         job = ledger.plan(asked, 1)
-        ledger.claim(job.key, STARTED_AT)
+        ledger.claim(job.key, STARTED_AT, {})
         match fate:
             case "lose":
                 ledger.lose(job.key, "reset")

@@ -90,8 +90,8 @@ from providers.postgres.database import Database
 from providers.postgres.ledger import Ledger
 
 ledger = Ledger(Database.open(sys.argv[1]))
-with ledger.submitter(sys.argv[2]) as is_ours:
-    assert is_ours and ledger.claim(sys.argv[2], datetime.now(UTC), {})
+with ledger.submitter(sys.argv[2]) as hold:
+    assert hold.is_ours and ledger.claim(sys.argv[2], datetime.now(UTC), {})
     os.kill(os.getpid(), signal.SIGKILL)  # here the POST would be under way
 """
 
@@ -129,8 +129,8 @@ def test_an_answer_that_comes_after_all_is_stored_and_the_job_goes_on(open_with:
     assert state(ports, key) is JobState.SUCCEEDED
 
 
-def test_an_accepted_request_that_cannot_be_stored_is_named_in_the_log(
-    open_with: Open, caplog: pytest.LogCaptureFixture
+def test_an_accepted_request_that_cannot_be_stored_is_named_in_the_log_and_taken_up_from_paper(
+    open_with: Open, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     ports = open_with(StandinVendor())
     _, key = planned(ports)
@@ -145,9 +145,15 @@ def test_an_accepted_request_that_cannot_be_stored_is_named_in_the_log(
         submit_job(cut, key)
     assert key in caplog.text
     assert "request-1" in caplog.text
-    after = open_with(StandinVendor())
+    elsewhere = open_with(StandinVendor())
+    elsewhere.settings = ports.settings.model_copy(update={"home": tmp_path})
     with pytest.raises(SubmissionUnknown):
-        submit_job(after, key)
+        submit_job(elsewhere, key)
+    here = open_with(StandinVendor())
+    submit_job(here, key)
+    job = here.ledger.get(key)
+    assert (job.state, job.ids and job.ids.request_id, job.post_count) == (JobState.SUBMITTED, "request-1", 1)
+    assert list((ports.settings.home / "accepted").iterdir()) == []
 
 
 def test_an_error_of_our_own_in_the_middle_of_a_post_counts_as_a_lost_answer(open_with: Open) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from domain.circuits import OUTAGES_TO_OPEN
+from domain.circuits import FIRST_PAUSE, OUTAGES_TO_OPEN
 from domain.errors import (
     BadTrainingSet,
     NotConfigured,
@@ -119,9 +119,11 @@ def test_a_lost_answer_is_never_paid_twice(open_with: Open, lost: str) -> None:
     ports = open_with(vendor)
     order, key = planned(ports)
     for process in (ports, ports, open_with(vendor)):
-        with pytest.raises(SubmissionUnknown, match=f"{key}.*{lost}.*not sent again") as unknown:
+        with pytest.raises(SubmissionUnknown, match=f"{key[:12]}.*{lost}.*not sent again") as unknown:
             submit_job(process, key)
         assert unknown.value.exit_code == 6
+        for choice in ("--adopt ID", "--resubmit", "--abandon"):
+            assert f"onmodel jobs resolve {key[:12]} {choice}" in unknown.value.message
         assert plan_job(process, order) == key
     assert len(vendor.posts) == 1
     assert state(ports, key) is JobState.SUBMISSION_UNKNOWN
@@ -183,6 +185,7 @@ def test_a_vendor_that_keeps_refusing_is_given_up_for_now_and_the_job_stays_plan
     assert state(ports, key) is JobState.PLANNED
     assert budget(ports, order) == (Decimal(2), Decimal(0))
     well = open_with(StandinVendor())
+    well.clock.sleep((ports.clock.now() - well.clock.now()).total_seconds())
     submit_job(well, key)
     assert state(ports, key) is JobState.SUBMITTED
 
@@ -197,6 +200,11 @@ def test_a_locked_account_stops_at_once_and_the_job_goes_on_when_it_is_open_agai
     with pytest.raises(kind):
         submit_job(ports, key)
     assert (len(vendor.posts), state(ports, key)) == (1, JobState.PLANNED)
+    if kind is OutOfCredit:
+        with pytest.raises(OutOfCredit, match=r"its account was refused.*is locked"):
+            submit_job(ports, key)
+        assert len(vendor.posts) == 1
+        ports.clock.sleep(FIRST_PAUSE["account"].total_seconds())
     submit_job(ports, key)
     assert (len(vendor.posts), state(ports, key)) == (2, JobState.SUBMITTED)
 
