@@ -36,7 +36,7 @@ from domain.seasons import Character, SlotEntry
 from providers.vendor_ports import LoraUse, StillOrder
 from providers.wiring import open_ports
 from tasks.frames import harvest_clip
-from tasks.jobs import plan_job
+from tasks.jobs import current_job, plan_job
 from tasks.originals import original_references
 from tasks.view_orders import still_job
 
@@ -288,7 +288,7 @@ def finished_stills(ports: Ports, render_id: int) -> dict[int, BlobRef]:
     """The still of each preprocessed character, by character id, as far as its job has succeeded."""
     stills: dict[int, BlobRef] = {}
     for group, order in still_orders(ports, render_id):
-        job = ports.ledger.latest(order.work_key)
+        job = current_job(ports, order.work_key)
         file = job.file("image") if job is not None and job.state is JobState.SUCCEEDED else None
         if file is not None:
             stills.update({route.character_id: file.ref() for route in group})
@@ -333,7 +333,8 @@ def _concerned(ports: Ports, render_id: int, key: str | None) -> set[int] | None
         return None
     work_key = ports.ledger.get(key).work_key
     for group, order in still_orders(ports, render_id):
-        if order.work_key == work_key:
+        job = current_job(ports, order.work_key)  # perhaps at another vendor by now
+        if work_key in (order.work_key, job.work_key if job is not None else None):
             return {route.character_id for route in group}
     return set()  # a still that is no longer wanted: nobody's route hangs on it
 

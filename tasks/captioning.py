@@ -23,9 +23,10 @@ from domain.pictures import CaptionMode
 from domain.records import Record
 from domain.seasons import Character
 from domain.training_sets import CuratedSet, TrainingImage, TrainingSet
-from domain.vendors import SANDBOX, catalogue_of, vendor_for
+from domain.vendors import SANDBOX, catalogue_of
 from providers.vendor_ports import CaptionOrder
 from providers.wiring import open_ports
+from tasks.fallback_orders import order_with_fallbacks
 from tasks.jobs import plan_job
 
 if TYPE_CHECKING:
@@ -74,22 +75,25 @@ def _is_to_be_trained(ports: Ports, character: Character) -> bool:
 
 def _order(ports: Ports, character: Character, image: TrainingImage) -> JobOrder:
     season = ports.seasons.get(character.season_id)
-    vendor = vendor_for(season, "image")
-    model = ports.registry.captioner_for(catalogue_of(vendor))
     picture = BlobRef(sha256=image.sha256, media_type=image.media_type, file_name=image.file_name)
-    estimate = price_of_caption(model.key)
-    return JobOrder(
-        season_id=season.id,
-        character_id=character.id,
-        stage=Stage.CAPTIONS,
-        operation=Operation.DESCRIBE_PICTURE,
-        api_name=model.key,
-        model_key=model.key,
-        request=ports.vendor(vendor).caption_request(CaptionOrder(model_key=model.key, picture=picture)),
-        estimate_usd=estimate,
-        ceiling_usd=ceiling_usd(estimate),
-        is_simulated=vendor == SANDBOX,
-    )
+
+    def order_at(vendor: str) -> JobOrder:
+        model = ports.registry.captioner_for(catalogue_of(vendor))
+        estimate = price_of_caption(model.key)
+        return JobOrder(
+            season_id=season.id,
+            character_id=character.id,
+            stage=Stage.CAPTIONS,
+            operation=Operation.DESCRIBE_PICTURE,
+            api_name=model.key,
+            model_key=model.key,
+            request=ports.vendor(vendor).caption_request(CaptionOrder(model_key=model.key, picture=picture)),
+            estimate_usd=estimate,
+            ceiling_usd=ceiling_usd(estimate),
+            is_simulated=vendor == SANDBOX,
+        )
+
+    return order_with_fallbacks(season, "image", order_at)
 
 
 def is_survivable(error: OnModelError) -> bool:

@@ -17,10 +17,11 @@ from domain.money import ceiling_usd, price_of_video
 from domain.prompts import in_words, rewrite_prompt, with_trigger
 from domain.registry import Model
 from domain.renders import Render, RenderState, SlotPlan
-from domain.vendors import vendor_for
+from domain.vendors import SANDBOX
 from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports
 from tasks.application import finished_stills, plan_of
+from tasks.fallback_orders import order_with_fallbacks
 from tasks.jobs import plan_job
 
 if TYPE_CHECKING:
@@ -53,20 +54,23 @@ def video_job(ports: Ports, render_id: int) -> JobOrder:
     seconds = model.video.duration.nearest_seconds(plan.seconds)
     order = _compose(ports, render, plan, model, seconds)
     season = ports.seasons.get(render.season_id)
-    vendor = vendor_for(season, "video")
     estimate = price_of_video(model.key, seconds)
-    return JobOrder(
-        season_id=season.id,
-        slot_number=render.slot_number,
-        stage=Stage.VIDEO,
-        operation=Operation.MAKE_VIDEO,
-        api_name=model.key,
-        model_key=model.key,
-        request=ports.vendor(vendor).video_request(order),
-        estimate_usd=estimate,
-        ceiling_usd=ceiling_usd(estimate),
-        is_simulated=vendor == "sandbox",
-    )
+
+    def order_at(vendor: str) -> JobOrder:
+        return JobOrder(
+            season_id=season.id,
+            slot_number=render.slot_number,
+            stage=Stage.VIDEO,
+            operation=Operation.MAKE_VIDEO,
+            api_name=model.key,
+            model_key=model.key,
+            request=ports.vendor(vendor).video_request(order),
+            estimate_usd=estimate,
+            ceiling_usd=ceiling_usd(estimate),
+            is_simulated=vendor == SANDBOX,
+        )
+
+    return order_with_fallbacks(season, "video", order_at, model=model)
 
 
 def _compose(ports: Ports, render: Render, plan: SlotPlan, model: Model, seconds: float) -> VideoOrder:

@@ -12,16 +12,17 @@ from prefect.cache_policies import NO_CACHE
 
 from domain.characters import LoraStatus
 from domain.costs import free_step
-from domain.errors import BadTrainingSet
-from domain.jobs import BlobRef, JobOrder, JobState, Operation, Stage
+from domain.errors import BadTrainingSet, NeedsPerson, OverBudget
+from domain.jobs import BlobRef, JobOrder, JobState, Operation, ProviderJob, Stage
 from domain.loras import Lora
 from domain.money import ceiling_usd, price_of_training
 from domain.registry import Model
 from domain.seasons import Character, TrainingOptions
-from domain.vendors import catalogue_of, vendor_for
+from domain.vendors import SANDBOX, catalogue_of, vendor_for
 from providers.vendor_ports import TrainingOrder
 from providers.wiring import open_ports
 from tasks.datasets import build_dataset
+from tasks.fallback_orders import order_with_fallbacks
 from tasks.jobs import plan_job
 
 if TYPE_CHECKING:
@@ -104,36 +105,61 @@ def plan_training(ports: Ports, lora_id: int, *, max_attempts: int) -> str:
     """The key of the job that trains this LoRA now: the open or successful one, or the next attempt.
 
     An attempt rises only after the last is known dead. After one that trained but was judged not good enough, the next
-    trains longer. `BadTrainingSet` etc. when the attempts are used up. Reserves money, spends none.
+    trains longer. What a person cancelled is bought anew. `BadTrainingSet` etc. when the attempts are used up;
+    `OverBudget` or `AsksForBudget`, with the reason kept at the LoRA. Reserves money, spends none.
     """
     lora = ports.loras.get(lora_id)
-    jobs = [ports.ledger.get(key) for key in lora.job_keys]
-    if jobs and jobs[-1].state is not JobState.FAILED and jobs[-1].state is not JobState.EXPIRED:
+    jobs = _attempts(ports, lora)
+    if jobs and jobs[-1].state not in (JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED):
         is_rejected = jobs[-1].state is JobState.SUCCEEDED and lora.status is LoraStatus.PENDING
         if not is_rejected:
             return jobs[-1].key
     rejected = sum(job.state is JobState.SUCCEEDED for job in jobs)
     order = _order(ports, lora, escalations=rejected)
-    key = plan_job(ports, order, max_attempts=max_attempts - rejected)
+    try:
+        key = plan_job(ports, order, max_attempts=max_attempts - rejected)
+    except (OverBudget, NeedsPerson) as refusal:
+        ports.loras.set_status(lora_id, LoraStatus.PENDING, refusal.message)
+        raise
     ports.loras.add_job(lora_id, key, _steps(ports, lora, rejected))
     ports.loras.set_status(lora_id, LoraStatus.TRAINING)
     return key
 
 
 def may_train_again(ports: Ports, lora_id: int, *, max_attempts: int, reason: str) -> bool:
-    """After an attempt that is known dead or was judged unfit: is there another? Otherwise the LoRA has failed."""
+    """After an attempt that is known dead or was judged unfit: is there another? Otherwise the LoRA has failed.
+
+    `NeedsPerson` after one that was cancelled: what somebody stopped is not bought again in the same run.
+    """
     lora = ports.loras.get(lora_id)
-    if lora.trainer != "given" and len(lora.job_keys) < max_attempts and not _is_hopeless(ports, lora):
-        ports.loras.set_status(lora_id, LoraStatus.PENDING, f"attempt {len(lora.job_keys)}: {reason}")
+    jobs = _attempts(ports, lora)
+    if jobs and jobs[-1].state is JobState.CANCELLED:
+        message = f"{lora.character_name}: training was cancelled ({reason}): run again to have it trained after all."
+        ports.loras.set_status(lora_id, LoraStatus.PENDING, message)
+        raise NeedsPerson(message)
+    attempts = sum(job.state is not JobState.CANCELLED for job in jobs)
+    if lora.trainer != "given" and attempts < max_attempts and not _is_hopeless(ports, lora):
+        ports.loras.set_status(lora_id, LoraStatus.PENDING, f"attempt {attempts}: {reason}")
         return True
     ports.loras.set_status(lora_id, LoraStatus.FAILED, reason)
     log.warning("%s: the LoRA for %s failed: %s", lora.character_name, lora.base_model, reason)
     return False
 
 
+def _attempts(ports: Ports, lora: Lora) -> list[ProviderJob]:
+    """The jobs that were to train this LoRA, oldest first; for one that moved to another vendor, the one there."""
+    jobs: dict[str, ProviderJob] = {}
+    for key in lora.job_keys:
+        job = ports.ledger.get(key)
+        while job.moved_to is not None:
+            job = ports.ledger.get(job.moved_to)
+        jobs[job.key] = job
+    return list(jobs.values())
+
+
 def _is_hopeless(ports: Ports, lora: Lora) -> bool:
     """Whether another attempt would be the same again: the request was refused, or its steps cannot be raised."""
-    jobs = [ports.ledger.get(key) for key in lora.job_keys]
+    jobs = _attempts(ports, lora)
     if not jobs or jobs[-1].was_refused:
         return bool(jobs)
     rejected = sum(job.state is JobState.SUCCEEDED for job in jobs)
@@ -145,6 +171,8 @@ def adopt_weights(ports: Ports, lora_id: int, key: str) -> None:
     job = ports.ledger.get(key)
     file = job.file("lora")
     assert file is not None, f"training job {key} kept no LoRA file"
+    lora = ports.loras.get(lora_id)
+    ports.loras.add_job(lora_id, key, lora.training_steps)  # at another vendor than planned, it is not noted yet
     lora = ports.loras.get(lora_id)
     config = job.file("config")
     billed = [ports.ledger.get(one).billed_usd or Decimal(0) for one in lora.job_keys]
@@ -195,32 +223,44 @@ def steps_of(trainer: Model, options: TrainingOptions, escalations: int) -> int:
 def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
     character = ports.cast.get(lora.character_id)
     season = ports.seasons.get(lora.season_id)
-    assert lora.training_set_id is not None
-    dataset = ports.datasets.get(build_dataset(ports, lora.training_set_id, lora.trainer))
-    vendor = vendor_for(season, "train")
-    steps = _steps(ports, lora, escalations)
-    order = TrainingOrder(
-        trainer_key=lora.trainer,
-        zip=BlobRef(sha256=dataset.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
-        trigger_word=lora.trigger_word,
-        steps=steps,
-        learning_rate=lora.training_options.learning_rate,
-        rank=lora.training_options.rank,
-        image_count=len(ports.cast.training_set(lora.training_set_id).trained),
-    )
-    estimate = price_of_training(lora.trainer, steps)
-    return JobOrder(
-        season_id=season.id,
-        character_id=character.id,
-        stage=Stage.LORA_TRAINING,
-        operation=Operation.TRAIN_LORA,
-        api_name=lora.trainer,
-        model_key=lora.trainer,
-        request=ports.vendor(vendor).training_request(order),
-        estimate_usd=estimate,
-        ceiling_usd=ceiling_usd(estimate),
-        is_simulated=vendor == "sandbox",
-    )
+    set_id = lora.training_set_id
+    assert set_id is not None
+    image_count = len(ports.cast.training_set(set_id).trained)
+
+    def order_at(vendor: str) -> JobOrder:
+        is_first = vendor == vendor_for(season, "train")
+        trainer = (
+            ports.registry.model(lora.trainer)
+            if is_first
+            else ports.registry.trainer_for(lora.base_model, catalogue_of(vendor))
+        )
+        writer = ports.vendor(vendor)
+        dataset = ports.datasets.get(build_dataset(ports, set_id, trainer.key))
+        steps = steps_of(trainer, lora.training_options, escalations)
+        order = TrainingOrder(
+            trainer_key=trainer.key,
+            zip=BlobRef(sha256=dataset.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
+            trigger_word=lora.trigger_word,
+            steps=steps,
+            learning_rate=lora.training_options.learning_rate,
+            rank=lora.training_options.rank,
+            image_count=image_count,
+        )
+        estimate = price_of_training(trainer.key, steps)
+        return JobOrder(
+            season_id=season.id,
+            character_id=character.id,
+            stage=Stage.LORA_TRAINING,
+            operation=Operation.TRAIN_LORA,
+            api_name=trainer.key,
+            model_key=trainer.key,
+            request=writer.training_request(order),
+            estimate_usd=estimate,
+            ceiling_usd=ceiling_usd(estimate),
+            is_simulated=vendor == SANDBOX,
+        )
+
+    return order_with_fallbacks(season, "train", order_at)
 
 
 @task(name="ensure-lora", cache_policy=NO_CACHE)

@@ -12,8 +12,9 @@ from domain.money import ceiling_usd, price_of_still, price_of_video
 from domain.prompts import with_trigger
 from domain.registry import Model, Registry
 from domain.seasons import Character, Season
-from domain.vendors import vendor_for
+from domain.vendors import SANDBOX
 from providers.vendor_ports import LoraUse, StillOrder, VideoOrder
+from tasks.fallback_orders import order_with_fallbacks
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -59,22 +60,25 @@ def still_job(
     slot_number: int | None = None,
 ) -> JobOrder:
     """A still as a job: its request, its price and its ceiling."""
-    vendor = vendor_for(season, "image")
     model = ports.registry.model(order.model_key)
     estimate = still_price(model, order.image_size)
-    return JobOrder(
-        season_id=season.id,
-        slot_number=slot_number,
-        character_id=character_id,
-        stage=stage,
-        operation=Operation.MAKE_STILL,
-        api_name=api_name,
-        model_key=model.key,
-        request=ports.vendor(vendor).still_request(order),
-        estimate_usd=estimate,
-        ceiling_usd=ceiling_usd(estimate),
-        is_simulated=vendor == "sandbox",
-    )
+
+    def order_at(vendor: str) -> JobOrder:
+        return JobOrder(
+            season_id=season.id,
+            slot_number=slot_number,
+            character_id=character_id,
+            stage=stage,
+            operation=Operation.MAKE_STILL,
+            api_name=api_name,
+            model_key=model.key,
+            request=ports.vendor(vendor).still_request(order),
+            estimate_usd=estimate,
+            ceiling_usd=ceiling_usd(estimate),
+            is_simulated=vendor == SANDBOX,
+        )
+
+    return order_with_fallbacks(season, "image", order_at, model=model)
 
 
 def still_price(model: Model, image_size: str | tuple[int, int]) -> Decimal:
@@ -131,17 +135,20 @@ def _shortest_clip(
         loras=uses,
         seed=seed,
     )
-    vendor = vendor_for(season, "video")
     estimate = price_of_video(model.key, priced_seconds)
-    return JobOrder(
-        season_id=season.id,
-        character_id=character.id,
-        stage=stage,
-        operation=Operation.MAKE_VIDEO,
-        api_name=model.key,
-        model_key=model.key,
-        request=ports.vendor(vendor).video_request(order),
-        estimate_usd=estimate,
-        ceiling_usd=ceiling_usd(estimate),
-        is_simulated=vendor == "sandbox",
-    )
+
+    def order_at(vendor: str) -> JobOrder:
+        return JobOrder(
+            season_id=season.id,
+            character_id=character.id,
+            stage=stage,
+            operation=Operation.MAKE_VIDEO,
+            api_name=model.key,
+            model_key=model.key,
+            request=ports.vendor(vendor).video_request(order),
+            estimate_usd=estimate,
+            ceiling_usd=ceiling_usd(estimate),
+            is_simulated=vendor == SANDBOX,
+        )
+
+    return order_with_fallbacks(season, "video", order_at, model=model)
