@@ -128,7 +128,7 @@ def curate_training_set(ports: Ports, character_id: int) -> int:
 
 def _log_free(ports: Ports, character: Character, set_id: int) -> None:
     """Once per set, also where the process died between the set and this line."""
-    words = {CaptionMode.OWN: "words of a person", CaptionMode.FIXED: "the trigger word alone"}
+    words = {CaptionMode.OWN: "a person's words where there are any", CaptionMode.FIXED: "one fixed sentence"}
     steps = [(Stage.TRAINING_SET, "done on this machine", f"training_set:{set_id}")]
     if character.captions is not CaptionMode.DESCRIBED:
         reason = words.get(character.captions, "written on this machine")
