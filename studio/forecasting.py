@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.expectations import FILE, Duration, Share
-from domain.forecasts import SLOTS_AT_ONCE, Forecast, ForecastRow
+from domain.forecasts import SLOTS_AT_ONCE, UNKNOWN_SECONDS, Forecast, ForecastRow
 from domain.spending import CostGroup, Grouping
 from providers.wiring import open_ports
 from studio.prefect_setup import set_defaults
@@ -20,7 +20,9 @@ def show_forecast(what: str, *, by: str, as_json: bool) -> int:
     """Cost and time of a manifest, or of what a season still has to buy. Exit 0, also where it does not fit its budget;
     2 for a manifest with mistakes or a season that is not there. Free."""
     ports = open_ports()
-    set_defaults(ports.settings.home)  # the stages whose prices are asked also hold Prefect's tasks
+    # The stages whose prices are asked also hold Prefect's tasks, and Prefect wants a folder for itself.
+    ports.settings.home.mkdir(parents=True, exist_ok=True)
+    set_defaults(ports.settings.home)
     grouping = Grouping(by)
     bought: dict[Grouping, tuple[CostGroup, ...]] = dict.fromkeys(Grouping, ())
     if _is_manifest(what):
@@ -116,13 +118,13 @@ def _tell_grounds(forecast: Forecast) -> None:
     if not forecast.purchases:
         return
     say()
-    say(f"Reckoned with (to change a figure: {FILE}; measured ones come from the ledger):")
+    say(f"Reckoned with (to change a figure, and for its reason: {FILE}; the ledger's own replace it):")
     for share in forecast.shares_used:
         say(_share_line(share), hang=4)
-    for duration in forecast.durations_used:
-        say(_duration_line(duration), hang=4)
-    for key in forecast.untimed_models:
-        say(f"  {key}: nobody has timed it; 2 min a job is a guess.", hang=4)
+    say()
+    rows = [_duration_row(duration) for duration in forecast.durations_used]
+    rows += [[key, spoken(UNKNOWN_SECONDS), "", "a guess: nobody has timed it"] for key in forecast.untimed_models]
+    print_table("How long a job takes", ["model", "one job", "steps or s", "says who"], rows, right=(1, 2))
 
 
 def _share_line(share: Share) -> str:
@@ -130,9 +132,11 @@ def _share_line(share: Share) -> str:
     return f"  {100 * share.share:.0f} % {share.what}{which}: {_trust(share.confidence)}, {share.date}; {share.note}."
 
 
-def _duration_line(duration: Duration) -> str:
-    trust = _trust(duration.confidence)
-    return f"  {duration.model_key} {spoken(duration.seconds)}: {trust}, {duration.date}; {duration.note}."
+def _duration_row(duration: Duration) -> list[str]:
+    """The reasons for what is not measured stand in the file."""
+    of = "" if duration.at_units is None else f"{duration.at_units:g}"
+    says = duration.note if duration.confidence == "measured" else f"{_trust(duration.confidence)}, {duration.date}"
+    return [duration.model_key, spoken(duration.seconds), of, says]
 
 
 def _trust(confidence: str) -> str:
