@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from domain.errors import NotConfigured
 from domain.jobs import BlobRef, JobOutput, OutputFile, VendorRequest, VendorState
 from domain.money import ceiling_usd, price_of_caption, price_of_still
 from domain.registry import load_registry
-from domain.submissions import Submission
+from domain.submissions import Finding, Submission
 from providers.fal.vendor import FalVendor
 from providers.vendor_ports import CaptionOrder, StillOrder
 from providers.web import open_http
@@ -56,6 +57,21 @@ def test_a_wrong_key_is_said_to_be_wrong() -> None:
             vendor.submit(request, _sent({}))
 
 
+def test_the_list_of_requests_is_read_and_has_no_job_of_an_input_that_nobody_sent(vendor: FalVendor) -> None:
+    order = StillOrder(model_key="flux_lora", prompt=secrets.token_hex(16), image_size="square", seed=1)
+    assert vendor.look_up(vendor.still_request(order), _sent({}), frozenset()).finding is not Finding.FOUND
+
+
+def test_what_was_charged_is_read_or_the_key_is_said_to_lack_the_scope(vendor: FalVendor) -> None:
+    now = datetime.now(UTC)
+    try:
+        lines = vendor.usage(now - timedelta(days=7), now)
+    except NotConfigured as refusal:
+        assert "Admin scope" in refusal.message
+    else:
+        assert all(line.amount_usd >= 0 for line in lines)
+
+
 def test_what_is_uploaded_can_be_fetched_again(vendor: FalVendor, tmp_path: Path) -> None:
     path = tmp_path / "picture"
     Image.new("RGB", (64, 64), (200, 60, 40)).save(path, "PNG")
@@ -69,11 +85,21 @@ def test_one_still_is_bought_within_the_budget(vendor: FalVendor) -> None:
     ceiling = ceiling_usd(price_of_still("flux_lora", 512, 512))
     if ceiling > Decimal(BUDGET):
         pytest.skip(f"one still may cost {ceiling} USD and ONMODEL_LIVE_BUDGET_USD is {BUDGET}")
-    order = StillOrder(model_key="flux_lora", prompt="a red lighthouse at dusk", image_size="square", seed=1)
-    output = _bought(vendor, vendor.still_request(order), {})
+    prompt = f"a red lighthouse at dusk, {secrets.token_hex(4)}"
+    order = StillOrder(model_key="flux_lora", prompt=prompt, image_size="square", seed=1)
+    submission = _sent({})
+    output = _bought(vendor, vendor.still_request(order), submission)
     into = io.BytesIO()
     vendor.download(output.files[0], into)
     assert Image.open(into).size == (512, 512)
+    # Unconfirmed in the documentation: how soon a request is listed, and that its input is what we sent.
+    pause = threading.Event()
+    for _ in range(PATIENCE_POLLS):
+        found = vendor.look_up(vendor.still_request(order), submission, frozenset())
+        if found.finding is Finding.FOUND:
+            break
+        pause.wait(POLL_SECONDS)
+    assert found.ids is not None, found
 
 
 def test_one_picture_is_described_within_the_budget(vendor: FalVendor, tmp_path: Path) -> None:
@@ -87,18 +113,18 @@ def test_one_picture_is_described_within_the_budget(vendor: FalVendor, tmp_path:
     drawn.save(path, "PNG")
     ref = BlobRef(sha256="0" * 64, media_type="image/png", file_name="picture.png")
     request = vendor.caption_request(CaptionOrder(model_key="moondream_3_caption", picture=ref))
-    output = _bought(vendor, request, {ref.sha256: vendor.upload(path, ref)})
+    output = _bought(vendor, request, _sent({ref.sha256: vendor.upload(path, ref)}))
     assert output.text
     assert "red" in output.text.casefold()
 
 
 def _sent(url_of: dict[str, str]) -> Submission:
-    return Submission(job_key="0" * 40, number=1, sent_at=datetime.now(UTC), url_of=url_of)
+    return Submission(installation="0a1b2c3d", job_key="0" * 40, number=1, sent_at=datetime.now(UTC), url_of=url_of)
 
 
-def _bought(vendor: FalVendor, request: VendorRequest, url_of: dict[str, str]) -> JobOutput:
+def _bought(vendor: FalVendor, request: VendorRequest, submission: Submission) -> JobOutput:
     """Send once, look until it is over, and read the outcome."""
-    ids = vendor.submit(request, _sent(url_of))
+    ids = vendor.submit(request, submission)
     pause = threading.Event()
     for _ in range(PATIENCE_POLLS):
         status = vendor.status(request, ids)
