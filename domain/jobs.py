@@ -247,6 +247,8 @@ class ProviderJob(Record):
     looked_up_at: datetime | None
     fallbacks: tuple[JobOrder, ...]
     moved_to: str | None
+    installation: str
+    """The mark of the database that holds it."""
 
     @property
     def is_over(self) -> bool:

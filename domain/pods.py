@@ -20,7 +20,7 @@ PREFIX = "onmodel-"
 KEY_DIGITS = 20
 """How much of the job's key a name carries, as in `Submission.mark`."""
 
-NAME = re.compile(r"onmodel-([0-9]{9,11})-([0-9a-f]{20})-([1-9][0-9]{0,5})")
+NAME = re.compile(r"onmodel-([0-9]{9,11})-([0-9a-f]{8})-([0-9a-f]{20})-([1-9][0-9]{0,5})")
 
 GRACE = timedelta(minutes=10)
 """A younger pod is never touched: longer than a POST may take and the looks for its lost answer (4.5 minutes,
@@ -42,9 +42,11 @@ class RentedPod(Protocol):
 
 
 class PodName(Record):
-    """A pod's name, read: when it was ordered (UTC), the first 20 digits of its job's key, and which POST it was."""
+    """A pod's name, read: when it was ordered (UTC), by which installation (`Submission.installation`), the first 20
+    digits of its job's key, and which POST it was."""
 
     ordered_at: datetime
+    installation: str
     key_part: str
     number: int
 
@@ -67,7 +69,7 @@ class PodVerdict(Record):
 def pod_name(submission: Submission) -> str:
     """The name of the pod that this POST asks for: nobody else's, and the same whenever it is asked for again.
 
-    At most 52 characters of `a-z`, `0-9` and `-`; RunPod takes 191 (runpod_trainers.md 1.3).
+    At most 61 characters of `a-z`, `0-9` and `-`; RunPod takes 191 (runpod_trainers.md 1.3).
     """
     return f"{PREFIX}{_epoch(submission.sent_at)}-{submission.mark}"
 
@@ -78,7 +80,7 @@ def read_pod_name(name: str) -> PodName | None:
     if found is None:
         return None
     ordered_at = datetime.fromtimestamp(int(found[1]), UTC)
-    return PodName(ordered_at=ordered_at, key_part=found[2], number=int(found[3]))
+    return PodName(ordered_at=ordered_at, installation=found[2], key_part=found[3], number=int(found[4]))
 
 
 def hard_stop(arguments: Mapping[str, Any]) -> timedelta:
@@ -111,20 +113,33 @@ def key_parts(pods: Iterable[RentedPod]) -> tuple[str, ...]:
 
 
 def judge_pods(
-    pods: Iterable[RentedPod], jobs: Mapping[str, ProviderJob], now: datetime, *, grace: timedelta = GRACE
+    pods: Iterable[RentedPod],
+    jobs: Mapping[str, ProviderJob],
+    now: datetime,
+    *,
+    installation: str,
+    grace: timedelta = GRACE,
 ) -> tuple[PodVerdict, ...]:
     """A verdict on every pod whose name begins with our prefix, in their order; others are not ours to judge.
 
     `jobs` are the ledger's rows by the beginning of their key, read after the pods were listed; `now` is the caller's
-    clock. What is too young, lies in the future or cannot be read is kept. Rules: runpod_trainers.md 5.4.
+    clock; `installation` is the mark of the database that `jobs` come from: what another OnModel rented is kept.
+    What is too young, lies in the future or cannot be read is kept too. Rules: runpod_trainers.md 5.4.
     """
-    return tuple(_judge(pod, jobs, now, grace) for pod in pods if pod.name.startswith(PREFIX))
+    return tuple(_judge(pod, jobs, now, installation, grace) for pod in pods if pod.name.startswith(PREFIX))
 
 
-def _judge(pod: RentedPod, jobs: Mapping[str, ProviderJob], now: datetime, grace: timedelta) -> PodVerdict:
+def _judge(
+    pod: RentedPod, jobs: Mapping[str, ProviderJob], now: datetime, installation: str, grace: timedelta
+) -> PodVerdict:
     name = read_pod_name(pod.name)
     if name is None:
         return _kept(pod, "Its name has our prefix, but no age can be read from it: delete it by hand if it is yours.")
+    if name.installation != installation:
+        return _kept(
+            pod, f"Another OnModel rented it ({name.installation}; this one is {installation}): "
+            "if that one is no more, delete it by hand."
+        )  # fmt: skip
     age = now - name.ordered_at
     if age < timedelta(0):
         return _kept(

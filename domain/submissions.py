@@ -12,10 +12,12 @@ from domain.records import Record
 class Submission(Record):
     """One POST of a job: everything a vendor is told besides the request, kept so that the job can be found again.
 
+    `installation` is our database's own mark (8 hex digits): two databases with the same season have the same keys.
     `number` counts the POSTs of this key from 1: a definite refusal is followed by another, a lost answer is not.
     `sent_at` is our clock just before the POST; `url_of` maps each file's SHA-256 to the address that was sent.
     """
 
+    installation: str
     job_key: str
     number: int
     sent_at: datetime
@@ -24,13 +26,19 @@ class Submission(Record):
     @property
     def mark(self) -> str:
         """A name nobody else gives a job: for vendors that take a name or an id of ours. Letters, digits, hyphens."""
-        return f"{self.job_key[:20]}-{self.number}"
+        return f"{self.installation}-{self.job_key[:20]}-{self.number}"
 
 
 def last_submission(job: ProviderJob) -> Submission:
     """The last POST of a job that was sent at least once."""
     assert job.submitting_at is not None, f"job {job.key} was never sent"
-    return Submission(job_key=job.key, number=job.post_count, sent_at=job.submitting_at, url_of=job.sent_urls)
+    return Submission(
+        installation=job.installation,
+        job_key=job.key,
+        number=job.post_count,
+        sent_at=job.submitting_at,
+        url_of=job.sent_urls,
+    )
 
 
 class Finding(StrEnum):

@@ -90,7 +90,7 @@ def _reap(ports: Ports, host: PodHost, *, is_dry_run: bool) -> HostReport:
     parts = key_parts(pods)
     jobs = ports.ledger.jobs_by_key_prefix(parts) if parts else {}
     now = ports.clock.now()
-    verdicts = judge_pods(pods, jobs, now)
+    verdicts = judge_pods(pods, jobs, now, installation=ports.ledger.installation())
     condemned = tuple(verdict for verdict in verdicts if verdict.is_to_delete)
     report = HostReport(
         vendor=host.vendor,

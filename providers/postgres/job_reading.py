@@ -95,6 +95,12 @@ class JobReading(CostRows):
         )
         return int(row["failed"]) if row else 0
 
+    def installation(self) -> str:
+        """The mark of this database, which names given to vendors begin with."""
+        row = self._one("SELECT mark FROM installation", ())
+        assert row is not None
+        return str(row["mark"])
+
     def events(self, key: str) -> list[JobEvent]:
         """Every move of a job, oldest first."""
         rows = self._all(

@@ -91,7 +91,7 @@ class Ledger(JobReading):
                        post_count = post_count + 1, sent_urls = %(urls)s, absent_looks = 0, looked_up_at = NULL
                    WHERE key = %(key)s AND state = 'planned'
                      AND (not_before IS NULL OR not_before <= %(now)s OR not_before > %(absurd)s)
-                   RETURNING post_count""",
+                   RETURNING post_count, (SELECT mark FROM installation)""",
                 {
                     "key": key,
                     "now": now,
@@ -104,7 +104,7 @@ class Ledger(JobReading):
             if sentence := passed_budget(db, key):
                 raise OverBudget(sentence)
             write_event(db, key, JobState.PLANNED, JobState.SUBMITTING, f"POST {row[0]}")
-        return Submission(job_key=key, number=row[0], sent_at=now, url_of=url_of)
+        return Submission(installation=row[1], job_key=key, number=row[0], sent_at=now, url_of=url_of)
 
     def note_flow_run(self, key: str, flow_run_id: str, root_flow_run_id: str) -> None:
         """Which Prefect run is at work on it, for people who look and for cancelling; nothing else goes by it."""

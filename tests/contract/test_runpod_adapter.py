@@ -34,7 +34,7 @@ from providers.vendor_ports import JobVendor, PodHost, UsageReader
 from tests.contract.runpod_standin import KEY, Answer, Fault, RunPodStandIn, problem, runpod_stand_in
 
 SENT_AT = datetime(2026, 3, 1, 12, 0, 0, 400_000, tzinfo=UTC)
-FIRST = Submission(job_key="0123456789abcdef0123" + "f" * 20, number=1, sent_at=SENT_AT, url_of={})
+FIRST = Submission(installation="0a1b2c3d", job_key="0123456789abcdef0123" + "f" * 20, number=1, sent_at=SENT_AT, url_of={})
 SECRET = "a-token-only-the-pod-may-read"
 TRAIN = VendorRequest(
     vendor="runpod",
@@ -90,7 +90,7 @@ def test_a_submit_is_one_post_that_carries_its_name_and_its_deadline(
     ((route, path, body),) = runpod.seen
     assert (route, path) == ("create", "POST /v2/pods")
     assert body == {
-        "name": "onmodel-1772366400-0123456789abcdef0123-1",
+        "name": "onmodel-1772366400-0a1b2c3d-0123456789abcdef0123-1",
         "image": "onmodel/trainer:1",
         "gpu": {"id": "NVIDIA GeForce RTX 4090"},
         "env": {"TOKEN": SECRET, "ONMODEL_DEADLINE": str(1772366400 + 7200)},

@@ -83,7 +83,8 @@ def reap(ports: PodPorts, *, is_dry_run: bool = False) -> ReapReport:
 
 def orphan(ports: PodPorts, runpod: RunPodStandIn) -> str:
     """A pod of ours that no ledger knows, old enough to be judged; its id."""
-    lost = Submission(job_key="0" * 40, number=1, sent_at=ports.clock.now() - GRACE, url_of={})
+    mark = ports.ledger.installation()
+    lost = Submission(installation=mark, job_key="0" * 40, number=1, sent_at=ports.clock.now() - GRACE, url_of={})
     return runpod.add_pod(pod_name(lost), created_at=lost.sent_at).pod_id
 
 

@@ -26,7 +26,7 @@ class Rented(Record):
 
 
 def submission(number: int = 1, sent_at: datetime = ORDERED) -> Submission:
-    return Submission(job_key=KEY, number=number, sent_at=sent_at, url_of={})
+    return Submission(installation="0a1b2c3d", job_key=KEY, number=number, sent_at=sent_at, url_of={})
 
 
 def job_in(state: JobState, *, pod_id: str | None = None, post_count: int = 1, **arguments: Any) -> ProviderJob:
@@ -46,7 +46,7 @@ def judged(
 ) -> PodVerdict:
     pod = Rented(pod_id=pod_id, name=pod_name(submission(number)))
     jobs = {KEY[:20]: job} if job else {}
-    (verdict,) = judge_pods([pod], jobs, ORDERED.replace(microsecond=0) + age)
+    (verdict,) = judge_pods([pod], jobs, ORDERED.replace(microsecond=0) + age, installation="0a1b2c3d")
     return verdict
 
 
@@ -63,7 +63,7 @@ def judged(
 def test_a_name_says_when_it_was_ordered_for_which_job_and_by_which_post(
     key: str, number: int, sent_at: datetime
 ) -> None:
-    name = pod_name(Submission(job_key=key, number=number, sent_at=sent_at, url_of={}))
+    name = pod_name(Submission(installation="0a1b2c3d", job_key=key, number=number, sent_at=sent_at, url_of={}))
     read = read_pod_name(name)
     assert read is not None
     assert (read.key_part, read.number) == (key[:20], number)
@@ -123,12 +123,15 @@ def test_what_is_no_hard_stop_is_refused(seconds: object) -> None:
 
 
 def test_pods_of_others_are_not_judged() -> None:
-    assert judge_pods([Rented(name=name) for name in ("", "training", "Onmodel-1")], {}, ORDERED) == ()
+    assert (
+        judge_pods([Rented(name=name) for name in ("", "training", "Onmodel-1")], {}, ORDERED, installation="0a1b2c3d")
+        == ()
+    )
 
 
 @pytest.mark.parametrize("name", STRANGE[1:])
 def test_a_pod_whose_age_cannot_be_read_is_kept(name: str) -> None:
-    (verdict,) = judge_pods([Rented(name=name)], {}, ORDERED + timedelta(days=99))
+    (verdict,) = judge_pods([Rented(name=name)], {}, ORDERED + timedelta(days=99), installation="0a1b2c3d")
     assert not verdict.is_to_delete
     assert "no age" in verdict.reason
 
@@ -210,3 +213,10 @@ def test_the_pod_of_an_earlier_post_goes_and_that_of_the_last_stays() -> None:
 
 def test_a_job_may_run_on_the_pod_of_an_earlier_post_that_a_person_adopted() -> None:
     assert not judged(job_in(JobState.RUNNING, pod_id="pod1", post_count=2), number=1).is_to_delete
+
+
+def test_a_pod_that_another_onmodel_rented_is_kept_whatever_our_ledger_says() -> None:
+    pod = Rented(name=pod_name(submission()))
+    (verdict,) = judge_pods([pod], {}, ORDERED + timedelta(days=99), installation="ffffffff")
+    assert not verdict.is_to_delete
+    assert "Another OnModel" in verdict.reason

@@ -101,4 +101,11 @@ CREATE TABLE maintenance_runs (
     report     jsonb NOT NULL
 );
 
+-- Who we are to vendors: two databases may hold the same season, and so the same keys.
+CREATE TABLE installation (
+    mark    text PRIMARY KEY DEFAULT left(replace(gen_random_uuid()::text, '-', ''), 8) CHECK (mark ~ '^[0-9a-f]{8}$'),
+    is_only boolean NOT NULL DEFAULT true UNIQUE CHECK (is_only)
+);
+INSERT INTO installation DEFAULT VALUES;
+
 ALTER TABLE character_loras ADD COLUMN weights_dropped_at timestamptz;
