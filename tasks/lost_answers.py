@@ -52,7 +52,12 @@ def look_up_lost(ports: Ports, key: str) -> None:
             continue
         seen = _told(found)
         if found.ids is not None and found.finding is Finding.FOUND:
-            ports.ledger.adopt(key, found.ids, f"adopted: {found.detail}")
+            try:
+                ports.ledger.adopt(key, found.ids, f"adopted: {found.detail}")
+            except BadInput:
+                # Another lost job that looks the same was found as it first: nobody can tell which of the two is there.
+                seen = f"the only request like it, {found.ids.request_id}, belongs to another job of ours"
+                break
             log.warning("%s was lost and is found at %s: %s", job.api_name, job.request.vendor, found.detail)
             return
         is_absent = found.finding is Finding.ABSENT

@@ -39,15 +39,18 @@ WEIGHTS = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes(4)
 DONE_AT_ONCE = (VendorState.QUEUED, VendorState.RUNNING, VendorState.DONE)
 
 
+LIST_MAY_LAG = AbsenceRule(can_prove=False, reason="its list may lag")
+PROVES_ABSENCE = AbsenceRule(
+    can_prove=True, reason="neither its queue nor its history forgets", looks=3, after_seconds=60, seconds_apart=5
+)
+
+
 class StandinVendor:
     """`Vendor` without a network. Each plan is used up call by call; when it is empty, everything goes well.
 
     `states`: what every job is seen as, look by look; the last one stays. `before_submit` runs inside each POST, before
     it is answered, so that a test can look at, stop or kill things there.
     """
-
-    vendor = "sandbox"
-    absence = AbsenceRule(can_prove=False, reason="its list may lag")
 
     def __init__(
         self,
@@ -63,7 +66,11 @@ class StandinVendor:
         role: str = "lora",
         billed_usd: Decimal | None = None,
         before_submit: Callable[[], None] | None = None,
+        name: str = "sandbox",
+        absence: AbsenceRule = LIST_MAY_LAG,
+        pings: Iterable[Ping] = (),
     ) -> None:
+        self.vendor, self.absence, self._pings = name, absence, list(pings)
         self._look_ups = list(look_ups)
         self._submits, self._looks, self._uploads = list(submits), list(looks), list(uploads)
         self._outputs, self._downloads = list(outputs), list(downloads)
@@ -75,6 +82,7 @@ class StandinVendor:
         self.urls_sent: list[dict[str, str]] = []
         self.uploaded: list[BlobRef] = []
         self.cancelled: list[str] = []
+        self.looked_for: list[tuple[Submission, frozenset[str]]] = []
         self.calls = 0
         """Every question put to the vendor, paid or free."""
 
@@ -132,6 +140,7 @@ class StandinVendor:
 
     def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:
         self.calls += 1
+        self.looked_for.append((submission, known_ids))
         planned = self._look_ups.pop(0) if self._look_ups else None
         if isinstance(planned, OnModelError):
             raise planned
@@ -163,7 +172,8 @@ class StandinVendor:
         self.cancelled.append(ids.request_id)
 
     def ping(self) -> Ping:
-        return Ping(is_ready=True, detail="a stand-in")
+        self.calls += 1
+        return self._pings.pop(0) if self._pings else Ping(is_ready=True, detail="a stand-in")
 
     # --- files ---
 

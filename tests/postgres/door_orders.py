@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from domain.jobs import JobOrder, JobState, Operation, Stage, VendorRequest
-from tasks.jobs import plan_job
+from tasks.jobs import await_job, plan_job, submit_job
 from tests.acceptance.standin_vendor import StandinVendor
-from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
+from tests.ports_for_tests import HandClock, PortsForTests, new_database, settings_for_tests, store_season
 
 slugs = (f"season-{n}" for n in itertools.count(1))
 
@@ -27,16 +27,18 @@ def shared(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ports.close()
 
 
-Open = Callable[[StandinVendor], PortsForTests]
+Open = Callable[..., PortsForTests]
+"""Takes the vendors, each a `StandinVendor`."""
 
 
 @pytest.fixture
 def open_with(shared: PortsForTests) -> Iterator[Open]:
-    """Ports over the shared tables with the vendor a test wants; each call is like another process."""
+    """Ports over the shared tables with the vendors a test wants; each call is like another process."""
     opened: list[PortsForTests] = []
 
-    def open_one(vendor: StandinVendor) -> PortsForTests:
-        opened.append(shared.beside(vendor))
+    def open_one(*vendors: StandinVendor) -> PortsForTests:
+        given = {vendor.vendor: vendor for vendor in vendors}
+        opened.append(PortsForTests(shared.settings, given, HandClock(shared.clock.now())))
         return opened[-1]
 
     yield open_one
@@ -71,6 +73,17 @@ def planned(ports: PortsForTests, *, budget_usd: str = "60", **fields: Any) -> t
     """A new season and one planned job in it."""
     order = order_in(ports, store_season(ports, next(slugs), budget_usd=budget_usd), **fields)
     return order, plan_job(ports, order)
+
+
+def request_at(vendor: str, prompt: str = "a pier") -> VendorRequest:
+    """The same work in another vendor's words."""
+    return VendorRequest(vendor=vendor, endpoint=f"train/{vendor}", arguments={"prompt": prompt})
+
+
+def run_whole(ports: PortsForTests, key: str) -> None:
+    """Submit and await: a job taken from plan to settlement."""
+    submit_job(ports, key)
+    await_job(ports, key)
 
 
 def budget(ports: PortsForTests, order: JobOrder) -> tuple[Decimal, Decimal]:
