@@ -51,7 +51,7 @@ STEP_COUNT = re.compile(r"(\d+)\s*/\s*(\d+)")
 
 
 class FalQueue:
-    """`JobQueue` over fal's wire protocol."""
+    """`JobQueue` over fal's wire protocol; what was lost is looked up by `FalLookUp`."""
 
     def __init__(self, client: FalClient, registry: Registry, vendor: str) -> None:
         self.vendor = vendor

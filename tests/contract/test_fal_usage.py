@@ -21,15 +21,23 @@ UNTIL = SINCE + timedelta(days=2)
 NO_SCOPE = Answer(403, {"error": {"type": "authorization_error", "message": "Admin key required"}})
 
 
-@pytest.fixture
-def fal() -> Iterator[StandIn]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[StandIn]:
     with fal_stand_in() as server:
         yield server
 
 
 @pytest.fixture
-def vendor(fal: StandIn) -> Iterator[FalVendor]:
-    with vendor_at(fal) as vendor:
+def fal(shared: StandIn) -> StandIn:
+    """One stand-in for all, each time without plans and memories."""
+    shared.plan.clear()
+    shared.seen.clear()
+    return shared
+
+
+@pytest.fixture(scope="module")
+def vendor(shared: StandIn) -> Iterator[FalVendor]:
+    with vendor_at(shared) as vendor:
         yield vendor
 
 
