@@ -167,9 +167,11 @@ def _check_character(ports: Ports, check: ManifestCheck, entry: CharacterEntry, 
 
 def _check_enough(check: ManifestCheck, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
     """Refuse what can never be enough; how many frames are good is seen when they are harvested, still at no cost."""
-    names = {*map(check.resolve, entry.images), *map(check.resolve, entry.clips)}
+    is_all_read = all(check.resolve(name) in check.images for name in entry.images) and all(
+        check.resolve(name) in check.clips for name in entry.clips
+    )
     at_most = _pictures_at_most(check, entry)
-    if names <= {*check.images, *check.clips} and at_most < entry.min_images:
+    if is_all_read and at_most < entry.min_images:
         check.problem(
             at,
             f"{entry.name} can have at most {at_most} usable images from what is given, and {entry.min_images} are "

@@ -8,6 +8,7 @@ from domain.jobs import JobState
 from domain.records import Record
 from domain.renders import RenderState
 from domain.spending import AcceptedVideo
+from tasks.clip_lengths import clip_lengths
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -38,8 +39,7 @@ def clips_of_season(ports: Ports, season_id: int) -> list[SlotClip]:
 def accepted_video(ports: Ports, season_id: int) -> AcceptedVideo:
     """The rendered clips that are in the season, with their lengths as they are, not as they were ordered. Free."""
     clips = [clip for clip in clips_of_season(ports, season_id) if clip.is_rendered]
-    seconds = [ports.media.probe_clip(ports.blobs.local_path(clip.sha256)).duration_seconds for clip in clips]
-    return AcceptedVideo(clips=len(clips), seconds=sum(seconds))
+    return AcceptedVideo(clips=len(clips), seconds=sum(clip_lengths(ports, [clip.sha256 for clip in clips])))
 
 
 def gaps_of_season(ports: Ports, season_id: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from domain.jobs import JobOrder, Operation, Stage, VendorJobIds, VendorRequest
 from domain.spending import Grouping
 from providers.wiring import SystemClock
 from studio.spending import cost_groups, groups_csv
+from tasks.clip_lengths import FILE, clip_lengths
 from tasks.reporting import costs_csv
 from tasks.season_forecast import forecast_season
+from tests.media_samples import make_clip
 from tests.ports_for_tests import PortsForTests, store_season
 
 names = (f"forecast-{n}" for n in itertools.count(1))
@@ -180,3 +183,18 @@ def test_no_name_in_a_cost_table_is_run_by_a_spreadsheet(shared: PortsForTests) 
     table = groups_csv(cost_groups(shared, season_id, Grouping.API), Grouping.API)
     assert table.splitlines()[1] == "'=HYPERLINK(1),1,0.5000,0.5000,0.0000"
     assert ",'=HYPERLINK(1),,5,0.5000,0.5000,no,'+cmd" in costs_csv(shared, season_id)
+
+
+def test_a_clip_is_measured_once_and_a_spoilt_memory_is_measured_again(shared: PortsForTests, tmp_path: Path) -> None:
+    sha256 = shared.blobs.put_file(make_clip(tmp_path / "clip.mp4", seconds=1), "video/mp4")
+    memory = shared.settings.home / FILE
+    (first,) = clip_lengths(shared, [sha256])
+    assert first == pytest.approx(1.0, abs=0.1)
+    memory.write_text(memory.read_text().replace(str(first), "7.5"))
+    assert clip_lengths(shared, [sha256, sha256]) == [7.5, 7.5]
+    for length in ('"long"', "NaN", "-1", "null"):
+        memory.write_text(f'{{"{sha256}": {length}}}')
+        assert clip_lengths(shared, [sha256]) == [first]
+    for spoilt in ("", "[1]", "{"):
+        memory.write_text(spoilt)
+        assert clip_lengths(shared, [sha256]) == [first]
