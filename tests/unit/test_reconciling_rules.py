@@ -54,6 +54,7 @@ def job(request_id: str | None, usd: str, ended: datetime = NOON, *, endpoint: s
         looked_up_at=None,
         fallbacks=(),
         moved_to=None,
+        installation="0" * 8,
     )
 
 
