@@ -1,0 +1,160 @@
+"""How we speak HTTP with a ComfyUI server: its address, the password of a proxy before it, and what answers mean.
+
+ComfyUI itself knows no users (replicate_comfyui.md 0.5): a name and password in the address are for a proxy that guards
+it, and are sent as basic auth. They are shown nowhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from domain.errors import NotConfigured, RateLimited, Retryable, Unavailable
+
+NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+"""Failures that happen before the first byte of a request leaves. httpx raises `ProxyError` for a tunnel or SOCKS
+handshake, which precede the request; a plain proxy's refusal is an answer like any other."""
+
+QUOTE_CHARS = 400
+
+
+class ComfyUiClient:
+    """The HTTP client with the address. The password leaves it in one header, to that address, and never in a text."""
+
+    def __init__(self, http: httpx.Client, base_url: str) -> None:
+        try:
+            url = httpx.URL(base_url)
+        except (httpx.InvalidURL, TypeError, ValueError):
+            url = httpx.URL("")  # the complaint would quote the password
+        if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+            raise NotConfigured(
+                "ComfyUI's address is no plain web address: write ONMODEL_COMFYUI_URL=http://127.0.0.1:8188, with "
+                "nothing after a ? or #."
+            )
+        self.http = http
+        self._auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
+        login = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
+        raw_password = url.userinfo.decode().partition(":")[2]
+        self._secrets = sorted({url.password, raw_password, login} - {""}, key=len, reverse=True) if self._auth else []
+        self.base_url = str(url.copy_with(userinfo=b"")).rstrip("/")
+        self.place = f"ComfyUI at {url.copy_with(userinfo=b'').netloc.decode()}"
+
+    def __repr__(self) -> str:
+        return f"ComfyUiClient({self.base_url!r})"
+
+    def address(self, path: str, **query: str) -> str:
+        """An address at this server, without the password."""
+        return str(httpx.URL(self.base_url + path, params=query or None))
+
+    def send(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """One request, sent once, answer read whole; no redirect is followed. Raises what httpx raises."""
+        return self.http.request(method, self.address(path), auth=self._auth, follow_redirects=False, **given)
+
+    def open(self, url: str, headers: dict[str, str]) -> httpx.Response:
+        """One GET whose answer is still unread; the caller closes it. Raises what httpx raises."""
+        request = self.http.build_request("GET", url, headers=headers)
+        return self.http.send(request, stream=True, auth=self._auth, follow_redirects=False)
+
+    def look(self, path: str) -> Any:
+        """The JSON at an address, free and repeatable; `RateLimited` or `Unavailable` when there is none to be had."""
+        answer = json_of(self.ask("GET", path, f"asking for {path}"))
+        if answer is None:
+            raise Unavailable(f"{self.place} answered {path} with something that is no JSON; it can be asked again.")
+        return answer
+
+    def ask(self, method: str, path: str, doing: str, **given: Any) -> httpx.Response:
+        """One free request that succeeded; everything else is `RateLimited` or `Unavailable`."""
+        try:
+            response = self.send(method, path, **given)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise Unavailable(
+                f"{self.place} could not be reached when {doing} ({self.failure(error)}); try again later."
+            ) from error
+        if not response.is_success:
+            raise self.refused_look(response, doing)
+        return response
+
+    def refused_look(self, response: httpx.Response, doing: str) -> Retryable:
+        """The error for a free request that was answered by a refusal. Nothing about a job follows from it."""
+        code = response.status_code
+        if code == 429:
+            return self.slow_down(response, doing)
+        if code in (401, 403):
+            return Unavailable(
+                f"{self.place} did not let us in when {doing} ({code}): correct the user and password in "
+                "ONMODEL_COMFYUI_URL."
+            )
+        return Unavailable(f"{self.place} failed when {doing} ({code}: {self.words(response)}); it can be asked again.")
+
+    def slow_down(self, response: httpx.Response, doing: str) -> RateLimited:
+        """The error for a 429. ComfyUI sends none itself; a proxy or a hosting service before it does."""
+        return RateLimited(
+            f"{self.place} asked to slow down when {doing} (429); it is tried again later.",
+            retry_after_seconds(response),
+        )
+
+    def words(self, response: httpx.Response) -> str:
+        """An answer's text, quoted."""
+        return self.quote(response.text) or response.reason_phrase or "no text"
+
+    def quote(self, text: object) -> str:
+        """A stranger's words on one line, printable, cut, and without the password should they repeat it."""
+        line = str(text)
+        for secret in self._secrets:
+            line = line.replace(secret, "**********")
+        line = "".join(letter if letter.isprintable() else " " for letter in line[: 20 * QUOTE_CHARS])
+        line = " ".join(line.split())
+        return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+
+    def failure(self, error: BaseException) -> str:
+        """An exception in a few words, its class first, because httpx leaves many without a text."""
+        detail = self.quote(error)
+        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+
+
+def json_of(response: httpx.Response) -> Any:
+    """The answer's JSON, or None when it is none."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def retry_after_seconds(response: httpx.Response) -> float | None:
+    """The wait asked for by the header (seconds or a date) or by `retry_after` in the body; None when neither does.
+
+    The body's form was seen at Replicate (replicate_comfyui.md 1.1); hosts of ComfyUI answer likewise.
+    """
+    text = response.headers.get("retry-after", "").strip()
+    body = json_of(response)
+    for value in (text, body.get("retry_after") if isinstance(body, dict) else None):
+        seconds = _seconds(value)
+        if seconds is not None:
+            return seconds
+    return None
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        try:
+            when = email.utils.parsedate_to_datetime(str(value))
+        except (ValueError, OverflowError):
+            return None
+        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
