@@ -26,6 +26,9 @@ class JobQueue(Protocol):
     absence: AbsenceRule
     """Whether looking up can prove that a job does not exist, and what that takes."""
 
+    charges_failures: bool
+    """Whether a job that failed or was stopped may cost all the same, as a machine by the hour does."""
+
     def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
         """Send the job once, with the file addresses of `submission`, and its mark where the vendor takes one.
 

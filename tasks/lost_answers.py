@@ -21,6 +21,9 @@ LIST_LOOKS = 3
 """Looks at the list of a vendor that cannot prove absence: its list may lag behind its queue by seconds."""
 
 LIST_SECONDS_APART = 4.0
+MOST_RESENDS = 3
+"""A request that breaks its vendor's answer each time would otherwise be sent for ever, be its absence proven or not."""
+
 KNOWN_FOR = timedelta(days=30)
 """Ids of our own jobs are left out of a look-up for as long as fal is said to keep payloads (fal.md 1.4)."""
 
@@ -63,7 +66,9 @@ def look_up_lost(ports: Ports, key: str) -> None:
         is_absent = found.finding is Finding.ABSENT
         absent += is_absent
         ports.ledger.note_look_up(key, ports.clock.now(), is_absent=is_absent)
-    if rule.can_prove and absent == looks:
+    if rule.can_prove and absent == looks and ports.ledger.times_resent(key) >= MOST_RESENDS:
+        seen = f"{seen}; it was sent {job.post_count} times and its answer was lost each time, so something is wrong"
+    elif rule.can_prove and absent == looks:
         ports.ledger.plan_again(key, f"{job.request.vendor} does not have it, seen {looks} times: {seen}")
         log.warning("%s never reached %s and is sent again", job.api_name, job.request.vendor)
         return

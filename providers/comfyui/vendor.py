@@ -32,6 +32,7 @@ class ComfyUiVendor:
         self._queue = ComfyUiQueue(self._client)
         self._files = ComfyUiFiles(self._client)
         self.absence = self._queue.absence
+        self.charges_failures = False
 
     def __repr__(self) -> str:
         return f"ComfyUiVendor({self._client.base_url!r})"

@@ -34,6 +34,7 @@ class FalVendor:
         client = FalClient(http, key)
         self.vendor = name
         self.absence: AbsenceRule = ABSENCE
+        self.charges_failures = False  # never for a 5xx; a 422 after GPU time may be (fal.md 1.5)
         self._queue = FalQueue(client, registry, name)
         self._lookup = FalLookUp(client, name)
         self._usage = FalUsage(client)

@@ -95,6 +95,15 @@ class JobReading(CostRows):
         )
         return int(row["failed"]) if row else 0
 
+    def times_resent(self, key: str) -> int:
+        """How often a job was planned again after its answer was lost."""
+        row = self._one(
+            """SELECT count(*) AS times FROM provider_job_events
+               WHERE job_key = %s AND from_state = 'submission_unknown' AND to_state = 'planned'""",
+            (key,),
+        )
+        return int(row["times"]) if row else 0
+
     def installation(self) -> str:
         """The mark of this database, which names given to vendors begin with."""
         row = self._one("SELECT mark FROM installation", ())

@@ -80,6 +80,8 @@ class RunPodVendor:
     """
 
     vendor = "runpod"
+    charges_failures = True  # its hours, the pulling of the image included
+
     absence = AbsenceRule(
         can_prove=True,
         reason=(

@@ -68,9 +68,11 @@ class StandinVendor:
         before_submit: Callable[[], None] | None = None,
         name: str = "sandbox",
         absence: AbsenceRule = LIST_MAY_LAG,
+        charges_failures: bool = False,
         pings: Iterable[Ping] = (),
     ) -> None:
         self.vendor, self.absence, self._pings = name, absence, list(pings)
+        self.charges_failures = charges_failures
         self._look_ups = list(look_ups)
         self._submits, self._looks, self._uploads = list(submits), list(looks), list(uploads)
         self._outputs, self._downloads = list(outputs), list(downloads)
