@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from domain.renders import RenderState
 from providers.wiring import open_ports
+from studio.budgeting import budget_document
 from studio.folders import usable_folder
 from studio.prefect_setup import set_defaults
 from studio.spending import money_document, tell_costs, tell_money
@@ -31,6 +32,8 @@ def show_status(slug: str, *, as_json: bool) -> int:
     tell_slots(document)
     say()
     tell_todo(document)
+    for notice in document["notices"]:
+        say(f"Note: {notice}")
     tell_money(document)
     return 0
 
@@ -80,6 +83,8 @@ def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
         **money_document(ports, season_id),
         "video_seconds": season.video_seconds,
         "gaps": list(gaps_of_season(ports, season_id)),
+        "notices": ports.seasons.notices(season_id, "budget")[-1:] + ports.seasons.notices(season_id, "overrun"),
+        "budgets": [budget_document(budget, budget.at_limit) for budget in ports.budgets.of_season(season_id)],
         "todo": [item.model_dump(mode="json") for item in things_to_do(ports, season_id)],
         "characters": [
             {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from domain.budgets import Budget, BudgetScope
 from domain.jobs import JobState
 from domain.records import Record
 from domain.renders import RenderState
@@ -62,6 +64,21 @@ def unpinned_references(ports: Ports, character_id: int) -> int | None:
     if is_pinned_to_current(ports, character_id):
         return None
     return next((lora.id for lora in ports.loras.current(character_id) if ports.loras.references(lora.id)), None)
+
+
+def tightest_budget(ports: Ports, season_id: int, names: Collection[str]) -> Budget:
+    """Of the budgets that work for these characters falls under, the one with the least left; a wider one on a tie."""
+    budgets = [
+        budget
+        for budget in ports.budgets.of_season(season_id)
+        if budget.scope is not BudgetScope.CHARACTER or budget.whom in names
+    ]
+    return min(budgets, key=lambda budget: (budget.free_usd, budget.scope is BudgetScope.CHARACTER))
+
+
+def short_of_budget(character_id: int) -> str:
+    """How the notices begin that say why a character waits for money."""
+    return f"short:{character_id}:"
 
 
 def season_exit_codes(ports: Ports, season_id: int) -> list[int]:

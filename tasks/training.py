@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from domain.budgets import BudgetScope
 from domain.characters import LoraStatus
 from domain.costs import free_step
 from domain.errors import BadTrainingSet, NeedsPerson, OverBudget
@@ -24,6 +26,7 @@ from providers.wiring import open_ports
 from tasks.datasets import build_dataset
 from tasks.fallback_orders import order_with_fallbacks
 from tasks.jobs import plan_job
+from tasks.season_facts import short_of_budget, tightest_budget
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -208,6 +211,15 @@ def check_weights(ports: Ports, lora_id: int) -> str:
     return f"the LoRA file is {report.verdict.replace('_', ' ')}: {'; '.join(report.reasons)}"
 
 
+def note_short_budget(ports: Ports, slug: str, name: str, message: str) -> bool:
+    """Leave word that a character waits for money; whether its own budget is what is short, and no other. Free."""
+    season = ports.seasons.by_slug(slug)
+    character = ports.cast.named(season.id, name)
+    digest = hashlib.sha256(message.encode()).hexdigest()[:12]
+    ports.renders.notify(season.id, "short", message, f"{short_of_budget(character.id)}{digest}")
+    return tightest_budget(ports, season.id, [character.name]).scope is BudgetScope.CHARACTER
+
+
 def _steps(ports: Ports, lora: Lora, escalations: int) -> int:
     return steps_of(ports.registry.model(lora.trainer), lora.training_options, escalations)
 
@@ -261,6 +273,12 @@ def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
         )
 
     return order_with_fallbacks(season, "train", order_at)
+
+
+@task(name="note-short-budget", cache_policy=NO_CACHE)
+def note_short_budget_task(season: str, character: str, message: str) -> bool:
+    """Leave word that a character waits for money; whether only its own budget is short."""
+    return note_short_budget(open_ports(), season, character, message)
 
 
 @task(name="ensure-lora", cache_policy=NO_CACHE)

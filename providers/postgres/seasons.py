@@ -76,11 +76,12 @@ class SeasonTable(Table):
     def set_last_frame(self, clip_id: int, url: str) -> None:
         self._do("UPDATE clips SET last_frame_url = %s WHERE id = %s", (url, clip_id))
 
-    def notices(self, season_id: int, kinds: tuple[str, ...]) -> list[str]:
-        """What was told of a season, of these kinds, oldest first."""
+    def notices(self, season_id: int, kind: str, about: str = "") -> list[str]:
+        """What was told of a season, of one kind and about one cause, oldest first."""
         rows = self._all(
-            "SELECT message FROM notifications WHERE season_id = %s AND kind = ANY(%s) ORDER BY id",
-            (season_id, list(kinds)),
+            """SELECT message FROM notifications WHERE season_id = %s AND kind = %s AND starts_with(once_key, %s)
+               ORDER BY id""",
+            (season_id, kind, about),
         )
         return [str(row["message"]) for row in rows]
 
