@@ -8,6 +8,7 @@ from domain.characters import LoraStatus
 from domain.errors import OnModelError
 from flows.running import buy_all, in_thread
 from flows.words import CharacterName, SeasonSlug
+from tasks.cancelling import stop_paid_work
 from tasks.lookups import character_work_task, lora_status_task, stills_base_task
 from tasks.references import (
     ask_for_review_task,
@@ -17,7 +18,12 @@ from tasks.references import (
 )
 
 
-@flow(name="generate-references", flow_run_name="references of {character} in {season}", log_prints=False)
+@flow(
+    name="generate-references",
+    flow_run_name="references of {character} in {season}",
+    on_cancellation=[stop_paid_work],
+    log_prints=False,
+)
 async def generate_references(season: SeasonSlug, character: CharacterName) -> bool:
     """Draw the five reference pictures and pin the best; True when the character is pinned.
 

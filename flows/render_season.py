@@ -24,7 +24,9 @@ from flows.running import in_thread, one_client
 from flows.train_character import gather_material, train_character
 from flows.words import SeasonSlug, publish_season
 from tasks.assembly import assemble_season_task
+from tasks.cancelling import stop_paid_work
 from tasks.lookups import SeasonWork, character_work_task, season_exit_codes_task, season_work_task
+from tasks.season_runs import at_work_on
 from tasks.training import note_short_budget_task
 
 log = logging.getLogger("onmodel.flows")
@@ -45,7 +47,7 @@ class Stop(NamedTuple):
 SlotsAtOnce = Annotated[int, Field(ge=1, le=40)]
 
 
-@flow(name="render-season", flow_run_name="season {season}", log_prints=False)
+@flow(name="render-season", flow_run_name="season {season}", on_cancellation=[stop_paid_work], log_prints=False)
 async def render_season(season: SeasonSlug, slots_at_once: SlotsAtOnce = 4) -> int:
     """Bring a season as far as it can go; returns the exit code of the run (0 when nothing is left to do).
 
@@ -58,15 +60,18 @@ async def render_season(season: SeasonSlug, slots_at_once: SlotsAtOnce = 4) -> i
     """
     with one_client():
         work = await in_thread(season_work_task, season)
-        cast = [await in_thread(character_work_task, season, name) for name in work.character_names]
-        await asyncio.gather(*(gather_material(character) for character in cast))
-        stops = await asyncio.gather(*(_prepare(season, name) for name in work.character_names))
-        if not any(stop.exit_code == STOPS and not stop.is_alone for stop in stops):
-            await _render_slots(season, work, stops, slots_at_once)
-        await in_thread(assemble_season_task, work.season_id)
-        await publish_season(season)
-        codes = [stop.exit_code for stop in stops]
-        return worst_exit_code([*codes, *await in_thread(season_exit_codes_task, work.season_id)])
+        async with at_work_on(work.season_id) as run:
+            cast = [await in_thread(character_work_task, season, name) for name in work.character_names]
+            await asyncio.gather(*(gather_material(character) for character in cast))
+            stops = await asyncio.gather(*(_prepare(season, name) for name in work.character_names))
+            if not any(stop.exit_code == STOPS and not stop.is_alone for stop in stops):
+                await _render_slots(season, work, stops, slots_at_once)
+            await in_thread(assemble_season_task, work.season_id)
+            await publish_season(season)
+            run.exit_code = worst_exit_code(
+                [*(stop.exit_code for stop in stops), *await in_thread(season_exit_codes_task, work.season_id)]
+            )
+        return run.exit_code
 
 
 async def _render_slots(season: str, work: SeasonWork, stops: list[Stop], slots_at_once: int) -> None:

@@ -23,6 +23,7 @@ from domain.errors import (
 from flows.running import buy, buy_all, in_thread
 from flows.words import SeasonSlug, SlotNumber
 from tasks.application import fall_back_task, plan_slot_stills_task, start_render_task
+from tasks.cancelling import stop_paid_work
 from tasks.identity import score_render_task
 from tasks.lookups import is_rendered_task, render_routes_task, season_id_task, use_lora_task
 from tasks.rendering import end_render_task, finish_render_task, leading_route, plan_slot_video_task
@@ -33,7 +34,7 @@ HOPELESS = (JobFailed, Rejected, ResultExpired, BadInput)
 """The way itself failed: the next route of the table is taken."""
 
 
-@flow(name="render-slot", flow_run_name="slot {slot} of {season}", log_prints=False)
+@flow(name="render-slot", flow_run_name="slot {slot} of {season}", on_cancellation=[stop_paid_work], log_prints=False)
 async def render_slot(season: SeasonSlug, slot: SlotNumber, lora_id: LoraId = None) -> int:
     """Render a slot on-model; returns the render's id. The run itself does not fail for a slot that did.
 

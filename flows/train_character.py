@@ -15,6 +15,7 @@ from domain.characters import LoraStatus
 from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
 from flows.running import buy, buy_all, in_thread
 from flows.words import CharacterName, SeasonSlug, publish_character
+from tasks.cancelling import stop_paid_work
 from tasks.captioning import CAPTION_ATTEMPTS, caption_training_set_task, is_survivable, plan_captions_task
 from tasks.curation import curate_training_set_task
 from tasks.frames import harvest_clip_task
@@ -34,7 +35,12 @@ HOPELESS = (JobFailed, Rejected, ResultExpired)
 MaxAttempts = Annotated[int, Field(ge=1, le=5)]
 
 
-@flow(name="train-character", flow_run_name="train {character} of {season}", log_prints=False)
+@flow(
+    name="train-character",
+    flow_run_name="train {character} of {season}",
+    on_cancellation=[stop_paid_work],
+    log_prints=False,
+)
 async def train_character(season: SeasonSlug, character: CharacterName, max_attempts: MaxAttempts = 2) -> list[int]:
     """Learn a character from its winning clips and prove that it was learned.
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from providers.postgres.renders import RenderTable
     from providers.postgres.runs import RunTable
     from providers.postgres.seasons import SeasonTable
+    from providers.postgres.upkeep import UpkeepTable
     from providers.runpod.vendor import RunPodVendor
     from providers.sandbox.launcher import SandboxAddress
     from providers.vendor_ports import JobVendor, PodHost, UsageReader, Vendor
@@ -159,6 +160,12 @@ class Ports:
         from providers.postgres.runs import RunTable
 
         return RunTable(self.database)
+
+    @cached_property
+    def upkeep(self) -> UpkeepTable:
+        from providers.postgres.upkeep import UpkeepTable
+
+        return UpkeepTable(self.database)
 
     @property
     def registry(self) -> Registry:

@@ -95,27 +95,64 @@ def _look(ports: Ports, vendor: JobVendor, job: ProviderJob) -> JobStatus:
         raise
 
 
+def look_once(ports: Ports, key: str, *, silent_seconds: float) -> None:
+    """One look at a job that nobody watches, and what follows from it: settled, stopped, or left to run on.
+
+    `silent_seconds`, how long nobody has looked, counts as waited, so that its time limit comes. Free, safe to repeat,
+    errors as `await_job`.
+    """
+    job = ports.ledger.get(key)
+    if job.is_over:
+        return
+    assert job.ids is not None, f"job {key} is {job.state}, not submitted"
+    vendor = ports.job_vendor(job.request.vendor)
+    for look in range(LOOKS_BEFORE_GONE):
+        if look:
+            ports.clock.sleep(ports.poll_seconds(job))
+        status = vendor.status(job.request, job.ids)
+        if status.state is not VendorState.GONE:
+            break
+    else:
+        _end_gone(ports, job)
+    if ended(ports, vendor, job, status.state):
+        return
+    is_running = status.state is VendorState.RUNNING
+    ports.ledger.beat(key, is_running=is_running, progress=status.progress, waited_seconds=silent_seconds)
+    if job.waited_seconds + silent_seconds > TIME_LIMIT_SECONDS[job.operation]:
+        stop_overdue(ports, vendor, job)
+
+
 def ended(ports: Ports, vendor: JobVendor, job: ProviderJob, state: VendorState) -> bool:
     """Whether the vendor's word means that the job is over; then it is settled here, and its failure raised."""
     if state in (VendorState.DONE, VendorState.FAILED):
         _finish(ports, vendor, job)
         return True
     if state is VendorState.CANCELLED:
-        cancelled = JobFailed(f"{title(job)} was cancelled at {job.request.vendor}.")
-        _fail(ports, job, JobState.CANCELLED, cancelled, charged=charge_when_stopped(ports, job))
+        is_ours = ports.ledger.get(job.key).cancel_requested_at is not None
+        error = stopped_as_asked(job) if is_ours else JobFailed(f"{title(job)} was cancelled at {job.request.vendor}.")
+        _fail(ports, job, JobState.CANCELLED, error, charged=charge_when_stopped(ports, job))
     return False
+
+
+def stop_as_asked(ports: Ports, vendor: JobVendor, job: ProviderJob) -> bool:
+    """Stop a job that a person wants stopped; False when the vendor does not confirm it, and it may be asked again.
+
+    What turns out done is kept and settled. Raises the error that the job ended with, as `await_job` does.
+    """
+    return _settle_stopped(ports, vendor, job, JobState.CANCELLED, stopped_as_asked(job))
+
+
+def stopped_as_asked(job: ProviderJob) -> NeedsPerson:
+    """What a run that waits for a job is told when a person stopped it: not to buy it again by itself."""
+    return NeedsPerson(f"{title(job)} was cancelled as asked. To buy it after all, run the season again.")
 
 
 def stop_overdue(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
     """Stop a job that passed its time limit: what turns out done is kept, what was stopped has failed."""
     assert job.ids is not None
     hours = TIME_LIMIT_SECONDS[job.operation] / 3600
-    state = stop_at_vendor(ports, vendor, job)
-    if state in (VendorState.CANCELLED, VendorState.GONE):
-        late = JobFailed(f"{title(job)} was not over after {hours:g} h of waiting and was stopped.")
-        _fail(ports, job, JobState.FAILED, late, charged=charge_when_stopped(ports, job))
-    if state in (VendorState.DONE, VendorState.FAILED):
-        _finish(ports, vendor, job)
+    late = JobFailed(f"{title(job)} was not over after {hours:g} h of waiting and was stopped.")
+    if _settle_stopped(ports, vendor, job, JobState.FAILED, late):
         return
     command = f"onmodel jobs resolve {job.key[:12]}"
     raise NeedsPerson(
@@ -123,6 +160,16 @@ def stop_overdue(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
         f"{job.ids.request_id}), and {job.request.vendor} does not stop it: it may still cost. Stop it on the vendor's "
         f"own page, or wait and run again; to give it up: {command} --abandon"
     )
+
+
+def _settle_stopped(ports: Ports, vendor: JobVendor, job: ProviderJob, ends_as: JobState, error: OnModelError) -> bool:
+    state = stop_at_vendor(ports, vendor, job)
+    if state in (VendorState.CANCELLED, VendorState.GONE):
+        _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
+    if state in (VendorState.DONE, VendorState.FAILED):
+        _finish(ports, vendor, job)
+        return True
+    return False
 
 
 def stop_at_vendor(ports: Ports, vendor: JobVendor, job: ProviderJob) -> VendorState:
@@ -232,6 +279,8 @@ def _fail(ports: Ports, job: ProviderJob, state: JobState, error: OnModelError, 
 
 def remembered(job: ProviderJob) -> OnModelError:
     """The error a job ended with, as it was raised then; never one that would be retried for ever."""
+    if job.state is JobState.CANCELLED and job.error_class is None and job.moved_to is None:
+        return stopped_as_asked(job)
     kind = getattr(errors, job.error_class or "", JobFailed)
     if not issubclass(kind, OnModelError) or issubclass(kind, Retryable):
         kind = JobFailed

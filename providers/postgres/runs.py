@@ -29,14 +29,28 @@ class RunTable(Table):
     def running(self, season_id: int, flow_run_id: str | None, deployment_id: str | None) -> Iterator[int]:
         """Be known as at work on a season, as long as this process lives; yields the run's id. End it with `end`."""
         with self._database.dedicated() as db:
-            row = db.execute(
-                """INSERT INTO season_runs (season_id, flow_run_id, deployment_id, machine, process_id)
-                   VALUES (%s, %s, %s, %s, %s) RETURNING id""",
-                (season_id, flow_run_id, deployment_id, platform.node(), os.getpid()),
-            ).fetchone()
-            assert row is not None
-            db.execute("SELECT pg_advisory_lock(%s)", (_lock(row[0]),))
+            # The row is seen by others only with its lock held: a moment between the two would look like a death.
+            with db.transaction():
+                row = db.execute(
+                    """INSERT INTO season_runs (season_id, flow_run_id, deployment_id, machine, process_id)
+                       VALUES (%s, %s, %s, %s, %s) RETURNING id""",
+                    (season_id, flow_run_id, deployment_id, platform.node(), os.getpid()),
+                ).fetchone()
+                assert row is not None
+                db.execute("SELECT pg_advisory_lock(%s)", (_lock(row[0]),))
             yield int(row[0])
+
+    @contextmanager
+    def hold(self, run_id: int) -> Iterator[None]:
+        """Hold a run's lock again, after the connection that held it was lost."""
+        with self._database.dedicated() as db:
+            db.execute("SELECT pg_advisory_lock(%s)", (_lock(run_id),))
+            yield
+
+    def is_held(self, run_id: int) -> bool:
+        """Whether some process is at work on the run."""
+        with self._database.dedicated() as db:
+            return not _is_free(db, run_id)
 
     def end(self, run_id: int, exit_code: int | None, how: str) -> None:
         """A run is over; the first word stands."""
