@@ -15,8 +15,13 @@ from studio.telling import print_json, print_table, say
 MOST_USD = Decimal(1_000_000)
 """As in the manifest."""
 
+OWNERS = "owner's"
+
 _AMOUNT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,2})?")
-_AT_THE_LIMIT = {AtLimit.STOP: "stop (exit 4)", AtLimit.ASK: "ask (exit 6)"}
+_AT_THE_LIMIT = {
+    AtLimit.STOP: "stop: the run ends with exit code 4.",
+    AtLimit.ASK: "ask: what does not fit waits, the rest goes on, exit code 6.",
+}
 
 
 def season_budget(slug: str, character: str | None, *, limit: str | None, at_limit: str | None, as_json: bool) -> int:
@@ -103,8 +108,9 @@ def amount_of(text: str | None, option: str) -> Decimal | None:
     )
 
 
-def budget_document(budget: Budget, at_limit: AtLimit) -> dict[str, Any]:
-    """A budget as plain data; a limit that was lifted is null."""
+def budget_document(budget: Budget, season_at_limit: AtLimit) -> dict[str, Any]:
+    """A budget as plain data; a limit that was lifted is null. A season's word holds for its characters too."""
+    at_limit = budget.at_limit if budget.scope is BudgetScope.OWNER else season_at_limit
     is_lifted = budget.limit_usd == LIFTED_LIMIT_USD
     return {
         "scope": budget.scope.value,
@@ -124,7 +130,6 @@ def _tell_budgets(title: str, budgets: list[Budget], season_at_limit: AtLimit) -
     rows = []
     for budget in budgets:
         is_lifted = budget.limit_usd == LIFTED_LIMIT_USD
-        at_limit = budget.at_limit if budget.scope is BudgetScope.OWNER else season_at_limit
         rows.append(
             [
                 f"{budget.scope.value} {budget.whom}",
@@ -133,14 +138,19 @@ def _tell_budgets(title: str, budgets: list[Budget], season_at_limit: AtLimit) -
                 f"{budget.spent_usd:.2f}",
                 "" if is_lifted else f"{budget.free_usd:.2f}",
                 f"{budget.overrun_usd:.2f}" if budget.overrun_usd else "–",
-                _AT_THE_LIMIT[at_limit],
             ]
         )
-    heads = ["budget of", "limit", "reserved", "spent", "free", "overrun", "at the limit"]
+    heads = ["budget of", "limit", "reserved", "spent", "free", "overrun"]
     print_table(title, heads, rows, right=(1, 2, 3, 4, 5))
+    for scope, at_limit in {_spoken(budget): budget.at_limit for budget in budgets}.items():
+        say(f"At the {scope} limit: {_AT_THE_LIMIT[at_limit if scope == OWNERS else season_at_limit]}")
     for budget in budgets:
         if budget.reserved_usd + budget.spent_usd > budget.limit_usd or budget.overrun_usd:
             say(f"The budget of {budget.scope.value} {budget.whom} is passed: nothing more is submitted under it.")
+
+
+def _spoken(budget: Budget) -> str:
+    return OWNERS if budget.scope is BudgetScope.OWNER else "season's"
 
 
 def _credits(entries: list[tuple[CreditKind, Decimal, str | None, str]]) -> dict[CreditKind, Decimal]:

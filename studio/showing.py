@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domain.budgets import WARN_AT_PERCENT
 from domain.renders import RenderState
 from providers.wiring import open_ports
 from studio.budgeting import budget_document
@@ -16,6 +17,7 @@ from tasks.season_facts import clips_of_season, gaps_of_season, unpinned_referen
 from tasks.todo import things_to_do
 
 if TYPE_CHECKING:
+    from domain.budgets import Budget
     from domain.renders import Slot
     from providers.wiring import Ports
 
@@ -77,14 +79,15 @@ def pin_references(slug: str, name: str, *, as_json: bool) -> int:
 def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
     """How a season stands, as plain data."""
     season = ports.seasons.get(season_id)
+    budgets = ports.budgets.of_season(season_id)  # the season's own is the first
     return {
         "season": season.slug,
         "owner": season.owner,
         **money_document(ports, season_id),
         "video_seconds": season.video_seconds,
         "gaps": list(gaps_of_season(ports, season_id)),
-        "notices": ports.seasons.notices(season_id, "budget")[-1:] + ports.seasons.notices(season_id, "overrun"),
-        "budgets": [budget_document(budget, budget.at_limit) for budget in ports.budgets.of_season(season_id)],
+        "notices": _notices(ports, season_id, budgets),
+        "budgets": [budget_document(budget, budgets[0].at_limit) for budget in budgets],
         "todo": [item.model_dump(mode="json") for item in things_to_do(ports, season_id)],
         "characters": [
             {
@@ -107,6 +110,13 @@ def season_document(ports: Ports, season_id: int) -> dict[str, Any]:
         ],
         "slots": [_slot_document(ports, slot) for slot in ports.seasons.slots(season_id)],
     }
+
+
+def _notices(ports: Ports, season_id: int, budgets: list[Budget]) -> list[str]:
+    """The last warning about a budget, while one is still that far used, and every bill beyond what was reserved."""
+    is_far_used = any(budget.used_percent >= WARN_AT_PERCENT[0] for budget in budgets)
+    warnings = ports.seasons.notices(season_id, "budget")[-1:] if is_far_used else []
+    return warnings + ports.seasons.notices(season_id, "overrun")
 
 
 def _slot_document(ports: Ports, slot: Slot) -> dict[str, Any]:
