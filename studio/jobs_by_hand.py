@@ -10,7 +10,7 @@ from domain.jobs import JobState, ProviderJob
 from domain.spending import zone_of
 from domain.submissions import Choice
 from providers.wiring import open_ports
-from studio.telling import print_json, print_table, say
+from studio.telling import print_json, print_table, say, tell_progress
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -82,6 +82,7 @@ def resolve_lost_job(beginning: str, *, adopt: str | None, resubmit: bool, aband
     ports = open_ports()
     from tasks.lost_answers import resolve
 
+    tell_progress()
     job = ports.ledger.find(beginning)
     with ports.ledger.submitter(job.key) as hold:
         if not hold.is_ours:
@@ -106,6 +107,7 @@ def cancel_jobs_of(slug: str, beginning: str | None, *, as_json: bool) -> int:
     ports = open_ports()
     from tasks.cancelling import cancel_job, cancel_jobs_of_season
 
+    tell_progress()
     season = ports.seasons.by_slug(slug)
     if beginning is None:
         ended = dict(cancel_jobs_of_season(ports, season.id))
@@ -127,8 +129,9 @@ def cancel_jobs_of(slug: str, beginning: str | None, *, as_json: bool) -> int:
         print_table(f"{slug}: what became of its jobs", ["job", "now", "for", "what", "at", "USD"], rows, right=(5,))
         for job in jobs:
             if not job.is_over:
+                say(f"{job.key[:KEY_LETTERS]}:")
                 for line in _what_now(ports, job):
-                    say(line, hang=2)
+                    say(f"  {line}", hang=4)
     return 0 if all(job.is_over for job in jobs) else NeedsPerson.exit_code
 
 

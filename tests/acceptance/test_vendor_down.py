@@ -17,8 +17,7 @@ CHOICE = {"train": ["fal", "sandbox"], "image": ["fal", "sandbox"], "video": "sa
 
 
 def test_work_of_a_vendor_that_is_down_moves_to_the_next_and_the_season_is_finished(studio: Studio) -> None:
-    down = StandinVendor(submits=[Unavailable("503")] * 200)
-    down.vendor = "fal"
+    down = StandinVendor(name="fal", submits=[Unavailable("503")] * 200)
     studio.ports._vendors["fal"] = down
     manifest = studio.write("moved", [studio.learned("mei")], [SLOT], vendor=CHOICE)
     outcome = studio.run(manifest)
