@@ -220,7 +220,7 @@ def _submit_once(ports: Ports, job: ProviderJob, hold: SubmitterHold) -> None:
     except Rejected as refusal:
         cost = job_cost(job, FREE, f"refused by {name}, nothing charged")
         kind, why = type(refusal).__name__, refusal.message
-        insist(ports, lambda: ports.ledger.end(key, JobState.FAILED, kind, why, cost))
+        insist(ports, lambda: ports.ledger.refuse(key, kind, why, cost, post=submission.number))
         note_taken(ports, name)
         raise
     except SubmissionUnknown as lost:

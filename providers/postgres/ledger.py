@@ -144,6 +144,20 @@ class Ledger(JobReading):
             if _is_at_post(db, key, post):
                 _move_in(db, key, JobState.PLANNED, why, "not_before = %(not_before)s", {"not_before": not_before})
 
+    def refuse(self, key: str, error_class: str, message: str, entry: CostEntry, *, post: int) -> None:
+        """The vendor's final no to this POST: the job has failed.
+
+        Where another process took the POST for lost meanwhile, its no is the proof that nothing exists: back to planned.
+        """
+        with self._database.transaction() as db:
+            if not _is_at_post(db, key, post):
+                return
+            match job_state(db, key):
+                case JobState.SUBMITTING:
+                    _end_in(db, key, JobState.FAILED, entry, *_error(error_class, message), message)
+                case JobState.SUBMISSION_UNKNOWN:
+                    _move_in(db, key, JobState.PLANNED, message, "", {})
+
     def lose(self, key: str, why: str, *, post: int | None = None) -> None:
         """The answer to the submit is lost: the row keeps its reservation and is looked up.
 
