@@ -51,8 +51,12 @@ def test_pictures_are_described_once_and_those_that_are_refused_or_lost_keep_the
     studio: Studio,
 ) -> None:
     manifest, mei = season(studio, "described")
-    # The first picture is refused, the answer for the second is lost, and one dies once and is tried again.
-    faults = f"submit:refuse=422@{CAPTIONERS}#1,submit:drop_after_accept@{CAPTIONERS}#2,job:fail=500@{CAPTIONERS}#3"
+    # The first picture is refused, the answer for the second is lost and its list does not show it, and one dies once
+    # and is tried again.
+    faults = (
+        f"submit:refuse=422@{CAPTIONERS}#1,submit:drop_after_accept@{CAPTIONERS}#2,job:fail=500@{CAPTIONERS}#3,"
+        f"list:hide@{CAPTIONERS}"
+    )
     # The trainings die at once: what they were sent is what counts here, and a second run then asks for it all again.
     with studio.faults(f"{faults},job:fail=500@{TRAINERS}"):
         (lora_id,) = asyncio.run(train_character("described", "Mei"))
@@ -89,7 +93,8 @@ def test_pictures_are_described_once_and_those_that_are_refused_or_lost_keep_the
     assert "moondream_3_caption" in told.getvalue()
 
     bought = studio.posts()
-    assert asyncio.run(train_character("described", "Mei")) == [lora_id]
+    with studio.faults(f"list:hide@{CAPTIONERS}"):
+        assert asyncio.run(train_character("described", "Mei")) == [lora_id]
     assert studio.ports.cast.latest_training_set(mei) == described
     assert studio.posts() == bought
 
