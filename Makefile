@@ -1,7 +1,7 @@
 # What a person types. Every target first brings what it needs into .venv (see .ci/install); the second time that is instant.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak lock format clean install
+.PHONY: help demo test check soak faults lock format clean install
 
 # What a person's shell sets for Python is not part of the project: with PYTHONUNBUFFERED two of our bugs went unseen.
 unexport PYTHONHOME PYTHONPATH PYTHONUNBUFFERED
@@ -23,6 +23,9 @@ test: install ## every test that needs no key
 
 soak: install ## what takes long: 2,000 damaged clips, 1,000 sound ones, a SIGKILL between
 	@$(RUN) pytest -q -n 0 -o faulthandler_timeout=1800 tests/soak
+
+faults: install ## every fault at every step of a paid job, and whole runs; writes docs/faults.md
+	@$(RUN) tests.faults.table
 
 check: install ## format, lint, types, import fences, unit and contract tests: under a minute
 	@$(RUN) ruff format --check --quiet $(PYTHON_FILES)
