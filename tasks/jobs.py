@@ -59,6 +59,9 @@ FIRST_GLANCE_SECONDS = 0.2
 LONGEST_GLANCE_SECONDS = 2.0
 """How often a job that another process sends, or whose time has not come, is glanced at: each takes a connection."""
 
+ENDED_BY_OTHERS = ("JobFailed", "Abandoned")
+"""Error classes of cancelled jobs: the vendor did it by itself (results.py), a person gave it up (lost_answers.py)."""
+
 POLL_RETRIES = 8
 POLL_RETRY_SECONDS = [0.5, 1, 2, 5, 10, 30, 60, 120]
 
@@ -83,9 +86,14 @@ def plan_job(ports: Ports, order: JobOrder, *, max_attempts: int = 1) -> str:
 
 
 def plan_again(ports: Ports, key: str, *, max_attempts: int) -> str | None:
-    """The next attempt at a job's work after it failed, or None when its attempts are used up or it was refused."""
+    """The next attempt at a job's work after it failed, or None when its attempts are used up or it was refused.
+
+    None also for one that its vendor cancelled or a person gave up: the run that was waiting for it must not buy it
+    again at once, and as often as that happens.
+    """
     job = ports.ledger.get(key)
-    if not _may_try_again(ports, job, max_attempts):
+    was_ended = job.state is JobState.CANCELLED and job.error_class in ENDED_BY_OTHERS
+    if was_ended or not _may_try_again(ports, job, max_attempts):
         return None
     return plan_job(ports, job.order(), max_attempts=max_attempts)
 
