@@ -128,9 +128,9 @@ def ended(ports: Ports, vendor: JobVendor, job: ProviderJob, state: VendorState)
         _finish(ports, vendor, job)
         return True
     if state is VendorState.CANCELLED:
-        is_ours = ports.ledger.get(job.key).cancel_requested_at is not None
-        error = stopped_as_asked(job) if is_ours else JobFailed(f"{title(job)} was cancelled at {job.request.vendor}.")
-        _fail(ports, job, JobState.CANCELLED, error, charged=charge_when_stopped(ports, job))
+        by_itself = JobState.CANCELLED, JobFailed(f"{title(job)} was cancelled at {job.request.vendor}.")
+        ends_as, error = _why_stopped(ports, job) or by_itself
+        _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
     return False
 
 
@@ -151,8 +151,7 @@ def stop_overdue(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
     """Stop a job that passed its time limit: what turns out done is kept, what was stopped has failed."""
     assert job.ids is not None
     hours = TIME_LIMIT_SECONDS[job.operation] / 3600
-    late = JobFailed(f"{title(job)} was not over after {hours:g} h of waiting and was stopped.")
-    if _settle_stopped(ports, vendor, job, JobState.FAILED, late):
+    if _settle_stopped(ports, vendor, job, JobState.FAILED, _late(job)):
         return
     command = f"onmodel jobs resolve {job.key[:12]}"
     raise NeedsPerson(
@@ -167,9 +166,24 @@ def _settle_stopped(ports: Ports, vendor: JobVendor, job: ProviderJob, ends_as: 
     if state in (VendorState.CANCELLED, VendorState.GONE):
         _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
     if state in (VendorState.DONE, VendorState.FAILED):
-        _finish(ports, vendor, job)
+        _finish(ports, vendor, job, stopped=(ends_as, error))
         return True
     return False
+
+
+def _why_stopped(ports: Ports, job: ProviderJob) -> tuple[JobState, OnModelError] | None:
+    """How a job ends that its vendor was asked to stop, by a person or for its time limit; None when nobody asked."""
+    now = ports.ledger.get(job.key)
+    if now.cancel_requested_at is None:
+        return None
+    if now.waited_seconds > TIME_LIMIT_SECONDS[job.operation]:
+        return JobState.FAILED, _late(job)
+    return JobState.CANCELLED, stopped_as_asked(job)
+
+
+def _late(job: ProviderJob) -> JobFailed:
+    hours = TIME_LIMIT_SECONDS[job.operation] / 3600
+    return JobFailed(f"{title(job)} was not over after {hours:g} h of waiting and was stopped.")
 
 
 def stop_at_vendor(ports: Ports, vendor: JobVendor, job: ProviderJob) -> VendorState:
@@ -201,10 +215,15 @@ def _end_gone(ports: Ports, job: ProviderJob) -> NoReturn:
     _fail(ports, job, JobState.EXPIRED, lost, charged=job.estimate_usd)
 
 
-def _finish(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
-    """Fetch and keep everything a finished job made, and settle; a second answer is asked for before giving up."""
+def _finish(
+    ports: Ports, vendor: JobVendor, job: ProviderJob, stopped: tuple[JobState, OnModelError] | None = None
+) -> None:
+    """Fetch and keep everything a finished job made, and settle; a second answer is asked for before giving up.
+
+    `stopped`: how it ends when it was asked to stop and has nothing to show.
+    """
     for fetch in range(1, FETCHES + 1):
-        output = _output(ports, vendor, job)
+        output = _output(ports, vendor, job, stopped)
         billed = output.billed_usd if output.billed_usd is not None else job.estimate_usd
         try:
             files = tuple(_keep(ports, vendor, job, file) for file in output.files)
@@ -217,11 +236,18 @@ def _finish(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
         return
 
 
-def _output(ports: Ports, vendor: JobVendor, job: ProviderJob) -> JobOutput:
+def _output(
+    ports: Ports, vendor: JobVendor, job: ProviderJob, stopped: tuple[JobState, OnModelError] | None
+) -> JobOutput:
     assert job.ids is not None
     try:
         return vendor.output(job.request, job.ids)
     except (JobFailed, Rejected) as failure:
+        # A job that was stopped is COMPLETED at fal too, and only its result is missing (fal.md 1.4).
+        stopped = stopped or _why_stopped(ports, job)
+        if stopped is not None and isinstance(failure, JobFailed):
+            ends_as, error = stopped
+            _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
         _fail(ports, job, JobState.FAILED, failure)
     except ResultExpired as gone:
         _fail(ports, job, JobState.EXPIRED, gone, charged=job.estimate_usd)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,14 @@ LOOK_SECONDS = 20.0
 which would otherwise start a second run beside it after the database was restarted."""
 
 START_SECONDS = 60.0
+
+OWN_PROCESS = "PREFECT__FLOW_RUN_ID"
+"""Set by Prefect's worker in the environment of a process that it starts for one run."""
+
+GRACE_SECONDS = 3.0
+"""For Prefect's last words about the run."""
+
+TERMINATED = 128 + 15
 
 
 class RunNote:
@@ -71,9 +80,22 @@ async def known_at_work(
     except BaseException:
         # Ctrl-C leaves two seconds (studio/interrupting.py), and the loop is being torn down: no thread, no await.
         keeper.stop(None, "" if deployment_id else "interrupted")
+        _leave_soon()
         raise
     else:
         await asyncio.to_thread(keeper.stop, note.exit_code, "done")
+
+
+def _leave_soon() -> None:
+    """End a process that Prefect's worker made for this run alone, whatever its threads are waiting for.
+
+    They wait for jobs, and Python would wait for them: the worker would kill the process after 30 s, and only then
+    stop what was bought (Prefect 3.8.8, runner/_cancellation_manager.py).
+    """
+    if os.environ.get(OWN_PROCESS):
+        end = threading.Timer(GRACE_SECONDS, os._exit, [TERMINATED])
+        end.daemon = True
+        end.start()
 
 
 class _Keeper:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from domain.errors import NeedsPerson, NotConfigured, SubmissionUnknown, Unavailable
+from domain.errors import JobFailed, NeedsPerson, NotConfigured, SubmissionUnknown, Unavailable
 from domain.jobs import JobState, VendorState
 from tasks.cancelling import cancel_job, cancel_jobs_of_run, cancel_jobs_of_season, stop_paid_work, told
 from tasks.jobs import await_job, plan_again, plan_job, submit_job
@@ -165,3 +165,18 @@ def test_prefects_hook_stands_at_every_flow_that_buys() -> None:
     for flow in (render_season, render_slot, train_character, generate_references):
         assert flow.on_cancellation_hooks == [stop_paid_work]
         assert flow.on_crashed_hooks == []  # a crash cancels nothing
+
+
+def test_a_stopped_job_that_its_vendor_calls_done_without_a_result_is_cancelled(open_with: Open) -> None:
+    nothing = [JobFailed("Request was cancelled")] * 2
+    ports = open_with(StandinVendor(states=(RUNNING, DONE), outputs=nothing))
+    order, key = planned(ports)
+    submit_job(ports, key)
+    look(ports, key)
+    assert cancel_job(ports, key) is JobState.CANCELLED
+    assert budget(ports, order) == (Decimal(0), order.estimate_usd)
+    seen_by_the_run = sent(ports)
+    ports.ledger.note_cancel(seen_by_the_run)
+    with pytest.raises(NeedsPerson, match="run the season again"):
+        await_job(ports, seen_by_the_run)
+    assert state(ports, seen_by_the_run) is JobState.CANCELLED
