@@ -202,8 +202,12 @@ def stop_at_vendor(ports: Ports, vendor: JobVendor, job: ProviderJob) -> VendorS
 
 
 def charge_when_stopped(ports: Ports, job: ProviderJob) -> Decimal:
-    """What a stopped job counts: nothing when it was never seen running, else its estimate, as it may be billed."""
-    return job.estimate_usd if ports.ledger.get(job.key).state is JobState.RUNNING else FREE
+    """What a stopped job counts: nothing when it was never seen running, else its estimate, as it may be billed.
+
+    Where failures are charged it always counts: a machine bills from its first minute, whatever it was seen doing.
+    """
+    was_running = ports.ledger.get(job.key).state is JobState.RUNNING
+    return job.estimate_usd if was_running or ports.job_vendor(job.request.vendor).charges_failures else FREE
 
 
 def _end_gone(ports: Ports, job: ProviderJob) -> NoReturn:
@@ -248,7 +252,8 @@ def _output(
         if stopped is not None and isinstance(failure, JobFailed):
             ends_as, error = stopped
             _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
-        _fail(ports, job, JobState.FAILED, failure)
+        charged = job.estimate_usd if vendor.charges_failures else FREE
+        _fail(ports, job, JobState.FAILED, failure, charged=charged)
     except ResultExpired as gone:
         _fail(ports, job, JobState.EXPIRED, gone, charged=job.estimate_usd)
 

@@ -233,3 +233,15 @@ def test_a_vendors_file_name_is_only_a_name(open_with: Open, said: str, kept: st
     assert file is not None
     assert file.file_name == kept
     assert "/" not in file.file_name
+
+
+@pytest.mark.parametrize(("charges_failures", "spent"), [(False, Decimal(0)), (True, Decimal(1))])
+def test_a_failure_counts_its_estimate_where_the_vendor_charges_failures_and_nothing_elsewhere(
+    open_with: Open, charges_failures: bool, spent: Decimal
+) -> None:
+    ports = open_with(StandinVendor(outputs=[JobFailed("out of memory")], charges_failures=charges_failures))
+    order, key = planned(ports)
+    submit_job(ports, key)
+    with pytest.raises(JobFailed):
+        await_job(ports, key)
+    assert budget(ports, order) == (Decimal(0), spent)
