@@ -36,8 +36,9 @@ from domain.seasons import Character, SlotEntry
 from providers.vendor_ports import LoraUse, StillOrder
 from providers.wiring import open_ports
 from tasks.frames import harvest_clip
-from tasks.jobs import current_job, plan_job
+from tasks.jobs import current_job
 from tasks.originals import original_references
+from tasks.planning_together import plan_together
 from tasks.view_orders import still_job
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def _originals(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
 
 def plan_slot_stills(ports: Ports, render_id: int, *, max_attempts: int) -> list[str]:
     """The jobs of the LoRA stills this render needs, one per base model in use. Reserves money, spends none."""
-    return [plan_job(ports, order, max_attempts=max_attempts) for _, order in still_orders(ports, render_id)]
+    return plan_together(ports, (order for _, order in still_orders(ports, render_id)), max_attempts=max_attempts)
 
 
 def still_orders(ports: Ports, render_id: int) -> list[tuple[list[CharacterRoute], JobOrder]]:

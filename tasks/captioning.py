@@ -27,7 +27,7 @@ from domain.vendors import SANDBOX, catalogue_of
 from providers.vendor_ports import CaptionOrder
 from providers.wiring import open_ports
 from tasks.fallback_orders import order_with_fallbacks
-from tasks.jobs import plan_job
+from tasks.planning_together import plan_together
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -52,17 +52,14 @@ def plan_captions(ports: Ports, training_set_id: int) -> CaptionJobs:
 
     None where the captions are not `described`, and none where every base model has a LoRA that did not fail: that one
     was, or is being, trained with other words, and nobody would read these. `BadInput` for a vendor without a
-    captioner, `OverBudget` when one of the ceilings does not fit.
+    captioner, `OverBudget` or `AsksForBudget` when one of the ceilings does not fit.
     """
     training_set = ports.cast.training_set(training_set_id)
     character = ports.cast.get(training_set.character_id)
     if character.captions is not CaptionMode.DESCRIBED or not _is_to_be_trained(ports, character):
         return CaptionJobs()
-    keys = [
-        plan_job(ports, _order(ports, character, image), max_attempts=CAPTION_ATTEMPTS)
-        for image in training_set.trained
-        if not image.is_caption_own
-    ]
+    orders = (_order(ports, character, image) for image in training_set.trained if not image.is_caption_own)
+    keys = plan_together(ports, orders, max_attempts=CAPTION_ATTEMPTS)
     return CaptionJobs(
         job_keys=tuple(keys), open_job_keys=tuple(key for key in keys if not ports.ledger.get(key).is_over)
     )

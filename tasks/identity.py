@@ -28,7 +28,7 @@ from domain.jobs import Operation, ProviderJob, Stage
 from domain.loras import IDENTITY_SEED, IDENTITY_VIEWS
 from domain.renders import RenderState
 from providers.wiring import open_ports
-from tasks.jobs import plan_job
+from tasks.planning_together import plan_together
 from tasks.view_orders import order_view
 
 if TYPE_CHECKING:
@@ -57,21 +57,21 @@ def plan_views(ports: Ports, lora_id: int) -> list[str]:
             f"The LoRA of {character.name} cannot be judged, because there is too little to compare its pictures with: "
             f"give at least two images or references of {character.name}."
         ) from nothing
-    keys = []
-    for number, view in enumerate(IDENTITY_VIEWS):
-        for scale in (1.0, 0.0):
-            order = order_view(
-                ports,
-                season,
-                character,
-                lora,
-                view,
-                scale=scale,
-                seed=IDENTITY_SEED + number,
-                stage=Stage.IDENTITY_CHECK,
-            )
-            keys.append(plan_job(ports, order, max_attempts=2))
-    return keys
+    orders = (
+        order_view(
+            ports,
+            season,
+            character,
+            lora,
+            view,
+            scale=scale,
+            seed=IDENTITY_SEED + number,
+            stage=Stage.IDENTITY_CHECK,
+        )
+        for number, view in enumerate(IDENTITY_VIEWS)
+        for scale in (1.0, 0.0)
+    )
+    return plan_together(ports, orders, max_attempts=2)
 
 
 def judge_views(ports: Ports, lora_id: int, keys: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from domain.jobs import JobState, Stage
 from domain.loras import FRONTAL_CANDIDATES, IDENTITY_SEED, REFERENCE_VIEWS, PinnedCharacter, ReferenceImage, View
 from providers.wiring import open_ports
 from tasks.identity import calibrate, score_picture
-from tasks.jobs import plan_job
+from tasks.planning_together import plan_together
 from tasks.view_orders import order_view
 
 if TYPE_CHECKING:
@@ -43,16 +43,11 @@ def plan_references(ports: Ports, lora_id: int) -> list[str]:
     lora = ports.loras.get(lora_id)
     season = ports.seasons.get(lora.season_id)
     character = ports.cast.get(lora.character_id)
-    return [
-        plan_job(
-            ports,
-            order_view(
-                ports, season, character, lora, view, scale=character.lora_scale, seed=seed, stage=Stage.REFERENCES
-            ),
-            max_attempts=2,
-        )
+    orders = (
+        order_view(ports, season, character, lora, view, scale=character.lora_scale, seed=seed, stage=Stage.REFERENCES)
         for view, seed in reference_candidates()
-    ]
+    )
+    return plan_together(ports, orders, max_attempts=2)
 
 
 def keep_references(ports: Ports, lora_id: int, keys: Sequence[str]) -> int:
