@@ -62,6 +62,8 @@ LONGEST_GLANCE_SECONDS = 2.0
 ENDED_BY_OTHERS = ("JobFailed", "Abandoned")
 """Error classes of cancelled jobs: the vendor did it by itself (results.py), a person gave it up (lost_answers.py)."""
 
+_TO_BE_SENT = (JobState.PLANNED, JobState.SUBMITTING, JobState.SUBMISSION_UNKNOWN)
+
 POLL_RETRIES = 8
 POLL_RETRY_SECONDS = [0.5, 1, 2, 5, 10, 30, 60, 120]
 
@@ -141,7 +143,7 @@ def submit_job(ports: Ports, key: str) -> None:
     failed.
     """
     refusals, waited, idled = 0, 0.0, 0.0
-    while True:
+    while ports.ledger.get(key).state in _TO_BE_SENT:
         pause = FIRST_GLANCE_SECONDS
         with ports.ledger.submitter(key) as hold:
             job = ports.ledger.get(key)
@@ -153,7 +155,7 @@ def submit_job(ports: Ports, key: str) -> None:
             if hold.is_ours and job.state is JobState.SUBMISSION_UNKNOWN:
                 look_up_lost(ports, key)
                 continue
-            if job.state not in (JobState.PLANNED, JobState.SUBMITTING, JobState.SUBMISSION_UNKNOWN):
+            if job.state not in _TO_BE_SENT:
                 return
             if hold.is_ours and is_due(job.not_before, ports.clock.now()):
                 try:
