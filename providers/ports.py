@@ -65,6 +65,14 @@ class BlobStore(Protocol):
         """Every stored digest, in no order."""
         ...
 
+    def digests_older_than(self, moment: datetime) -> Iterator[str]:
+        """The digests whose bytes were last put before `moment` (aware), by the store's own clock, in no order."""
+        ...
+
+    def stored_at(self, sha256: str) -> datetime | None:
+        """When these bytes were last put (UTC, within a day where they were put again); None when not there."""
+        ...
+
     def presign_get(self, sha256: str, valid_for: timedelta) -> str:
         """A link that anyone holding it may read until it expires."""
         ...

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 SWEEP_AFTER_SECONDS = 24 * 3600.0
 """A file of `unfinished/` that nobody wrote to for so long belongs to a dead process."""
+
+PUT_AGAIN_SECONDS = 12 * 3600.0
+"""Bytes that are put again within half a day keep their time: `stored_at` need not be finer, and most are put often."""
 
 _PASSING_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE})
 
@@ -59,14 +62,14 @@ class LocalBlobStore:
         with file:
             # Most files are put again and again, by every run that uses them: reading is cheaper than writing.
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if self.has(sha256):
+            if self._is_put_again(sha256):
                 return sha256
             file.seek(0)
             return self.put_chunks(iter(lambda: file.read(CHUNK_BYTES), b""), media_type)
 
     def put_bytes(self, data: bytes, media_type: str) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        return sha256 if self.has(sha256) else self.put_chunks((data,), media_type)
+        return sha256 if self._is_put_again(sha256) else self.put_chunks((data,), media_type)
 
     def put_chunks(self, chunks: Iterable[bytes], media_type: str, expected_sha256: str | None = None) -> str:
         """Store a stream; memory is one chunk. Equal bytes keep the media type they came with first.
@@ -81,7 +84,7 @@ class LocalBlobStore:
             sha256 = digest.hexdigest()
             if expected_sha256 not in (None, sha256):
                 raise BadInput(f"The bytes for {expected_sha256} have the SHA-256 {sha256}: send exactly that file.")
-            if not self.has(sha256):
+            if not self._is_put_again(sha256):
                 file.flush()
                 os.fsync(file.fileno())
                 self._publish(aside, sha256, media_type)
@@ -131,6 +134,20 @@ class LocalBlobStore:
         for _, _, names in os.walk(self.root):
             yield from filter(is_digest, names)
 
+    def digests_older_than(self, moment: datetime) -> Iterator[str]:
+        for sha256 in self.digests():
+            stored_at = self.stored_at(sha256)
+            if stored_at is not None and stored_at < moment:
+                yield sha256
+
+    def stored_at(self, sha256: str) -> datetime | None:
+        try:
+            return datetime.fromtimestamp(self._path(sha256).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._disk_error(error) from error
+
     # --- addresses ---
 
     def url(self, sha256: str) -> str:
@@ -165,6 +182,20 @@ class LocalBlobStore:
     def _path(self, sha256: str) -> Path:
         check_digest(sha256)
         return self.root / sha256[:2] / sha256[2:4] / sha256
+
+    def _is_put_again(self, sha256: str) -> bool:
+        """Whether these bytes are here; then they count as put now, so that nobody drops them as forgotten."""
+        path = self._path(sha256)
+        if not path.is_file():
+            return False
+        try:
+            if path.stat().st_mtime < time.time() - PUT_AGAIN_SECONDS:
+                os.utime(path)
+        except FileNotFoundError:
+            return False  # dropped just now: it is written anew
+        except OSError as error:
+            raise self._disk_error(error) from error
+        return True
 
     @contextmanager
     def _unfinished_file(self) -> Iterator[tuple[BinaryIO, Path]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -32,9 +32,13 @@ from providers.blobs.s3_client import is_not_found, open_s3, our_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 IN_PARTS_FROM_BYTES = 64 * 1024 * 1024
 """Larger files go up in parts: four at a time, streamed from the cache."""
+
+PUT_AGAIN_AFTER = timedelta(hours=12)
+"""Bytes that are put again within half a day keep their date: `stored_at` need not be finer."""
 
 _PARTS = TransferConfig(multipart_threshold=1, multipart_chunksize=16 * 1024 * 1024, max_concurrency=4)
 
@@ -55,6 +59,7 @@ class S3BlobStore:
         endpoint_url: str | None,
         region: str,
         in_parts_from_bytes: int = IN_PARTS_FROM_BYTES,
+        put_again_after: timedelta = PUT_AGAIN_AFTER,
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
@@ -62,6 +67,7 @@ class S3BlobStore:
         self._endpoint_url = endpoint_url
         self._region = region
         self._in_parts_from_bytes = in_parts_from_bytes
+        self._put_again_after = put_again_after
         self._opening = threading.Lock()
 
     # --- writing ---
@@ -73,7 +79,10 @@ class S3BlobStore:
         return self._send(self._cache.put_bytes(data, media_type), media_type)
 
     def _send(self, sha256: str, media_type: str) -> str:
-        if self.has(sha256):
+        stored_at = self.stored_at(sha256)
+        if stored_at is not None:
+            if stored_at < datetime.now(UTC) - self._put_again_after:
+                self._count_as_put(sha256)
             return sha256
         path = self._cache.local_path(sha256)
         kind = header_media_type(media_type)
@@ -93,6 +102,19 @@ class S3BlobStore:
                 with create_transfer_manager(self._s3, _PARTS) as transfers:
                     transfers.upload(str(path), self._bucket, self._key(sha256), extra_args=extra).result()
         return sha256
+
+    def _count_as_put(self, sha256: str) -> None:
+        """Give the object a new date by copying it onto itself, at the server; the media type is kept."""
+        with our_errors(self.url(sha256)):
+            key = self._key(sha256)
+            head = self._s3.head_object(Bucket=self._bucket, Key=key)
+            self._s3.copy_object(
+                Bucket=self._bucket,
+                Key=key,
+                CopySource={"Bucket": self._bucket, "Key": key},
+                MetadataDirective="REPLACE",
+                ContentType=head.get("ContentType", ""),
+            )
 
     def delete(self, sha256: str) -> None:
         with our_errors(self.url(sha256)):
@@ -130,31 +152,44 @@ class S3BlobStore:
                     ) from error
 
     def has(self, sha256: str) -> bool:
-        return self._size_bytes(sha256) is not None
+        return self._head(sha256) is not None
 
     def size_bytes(self, sha256: str) -> int:
-        size = self._size_bytes(sha256)
-        if size is None:
+        head = self._head(sha256)
+        if head is None:
             raise missing(sha256, self._address(""))
-        return size
+        return head["ContentLength"]
 
-    def _size_bytes(self, sha256: str) -> int | None:
+    def _head(self, sha256: str) -> HeadObjectOutputTypeDef | None:
         with our_errors(self.url(sha256)):
             try:
-                return self._s3.head_object(Bucket=self._bucket, Key=self._key(sha256))["ContentLength"]
+                return self._s3.head_object(Bucket=self._bucket, Key=self._key(sha256))
             except ClientError as error:
                 if is_not_found(error):
                     return None
                 raise
 
+    def stored_at(self, sha256: str) -> datetime | None:
+        head = self._head(sha256)
+        return head["LastModified"].astimezone(UTC) if head is not None else None
+
     def digests(self) -> Iterator[str]:
+        for sha256, _ in self._objects():
+            yield sha256
+
+    def digests_older_than(self, moment: datetime) -> Iterator[str]:
+        for sha256, stored_at in self._objects():
+            if stored_at < moment:
+                yield sha256
+
+    def _objects(self) -> Iterator[tuple[str, datetime]]:
         with our_errors(self._address("")):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
                 for found in page.get("Contents", ()):
                     sha256 = found["Key"].rpartition("/")[2]
                     if is_digest(sha256) and found["Key"] == self._key(sha256):
-                        yield sha256
+                        yield sha256, found["LastModified"]
 
     # --- addresses ---
 

@@ -6,10 +6,11 @@ import hashlib
 import os
 import secrets
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -58,13 +59,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]
     yield new_s3_store(request, tmp_path / "cache")
 
 
-def new_s3_store(request: pytest.FixtureRequest, cache: Path) -> S3BlobStore:
+def new_s3_store(request: pytest.FixtureRequest, cache: Path, **how: timedelta) -> S3BlobStore:
     server: ObjectStoreServer = request.getfixturevalue("object_store")
     request.getfixturevalue("s3_credentials")
     bucket: str = request.getfixturevalue("bucket")
     prefix = f"seasons/{secrets.token_hex(4)}"
     return S3BlobStore(
-        bucket, prefix, cache, endpoint_url=server.endpoint_url, region="auto", in_parts_from_bytes=8 * MIB
+        bucket, prefix, cache, endpoint_url=server.endpoint_url, region="auto", in_parts_from_bytes=8 * MIB, **how
     )
 
 
@@ -190,6 +191,56 @@ def test_the_stable_address_holds_the_digest_and_no_secret(store: BlobStore) -> 
     assert url.startswith(("file:///", "s3://"))
     assert url.endswith(HELLO_SHA256)
     assert "?" not in url
+
+
+# --- how long ago ---
+
+
+def test_the_store_knows_when_bytes_were_put_and_lists_those_that_are_older(store: BlobStore) -> None:
+    assert store.stored_at(HELLO_SHA256) is None
+    store.put_bytes(HELLO, "text/plain")
+    stored_at = store.stored_at(HELLO_SHA256)
+    assert stored_at is not None
+    assert abs(datetime.now(UTC) - stored_at) < MINUTE
+    assert list(store.digests_older_than(stored_at + MINUTE)) == [HELLO_SHA256]
+    assert list(store.digests_older_than(stored_at - MINUTE)) == []
+    store.delete(HELLO_SHA256)
+    assert store.stored_at(HELLO_SHA256) is None
+    assert list(store.digests_older_than(stored_at + MINUTE)) == []
+
+
+def test_bytes_put_again_in_a_folder_after_half_a_day_count_as_put_now(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path / "blobs")
+    store.put_bytes(HELLO, "text/plain")
+    for hours, is_put_again in ((11, False), (13, True)):
+        at = (datetime.now(UTC) - timedelta(hours=hours)).timestamp()
+        os.utime(store.local_path(HELLO_SHA256), (at, at))
+        path = tmp_path / "same"
+        path.write_bytes(HELLO)
+        store.put_file(path, "text/plain")
+        stored_at = store.stored_at(HELLO_SHA256)
+        assert stored_at is not None
+        assert (datetime.now(UTC) - stored_at < MINUTE) is is_put_again
+
+
+def test_bytes_put_again_in_a_bucket_get_a_new_date_and_keep_their_type(
+    request: pytest.FixtureRequest, tmp_path: Path, http: httpx.Client
+) -> None:
+    store = new_s3_store(request, tmp_path / "cache", put_again_after=timedelta(0))
+    store.put_bytes(HELLO, "image/png")
+    first = store.stored_at(HELLO_SHA256)
+    assert first is not None
+    deadline = time.monotonic() + 20
+    while True:  # the server's dates are whole seconds
+        store.put_bytes(HELLO, "image/png")
+        again = store.stored_at(HELLO_SHA256)
+        assert again is not None
+        if again > first:
+            break
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.1)
+    answer = http.get(store.presign_get(HELLO_SHA256, MINUTE))
+    assert (answer.content, answer.headers["content-type"]) == (HELLO, "image/png")
 
 
 # --- links to read ---
