@@ -6,10 +6,12 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from domain.errors import NotConfigured, OnModelError
+from domain.circuits import Circuit, CircuitCause, CircuitState
+from domain.errors import NotConfigured, OnModelError, Unavailable
 from domain.records import Record
 from providers.wiring import open_ports
 from studio.telling import print_json, say
@@ -100,19 +102,46 @@ def _prefect(ports: Ports) -> str:
 
 
 def _sandbox(ports: Ports) -> str:
-    ping = ports.vendor("sandbox").ping()
-    if not ping.is_ready:
-        raise NotConfigured(ping.detail)
+    _pinged(ports, "sandbox")
     return f"answers at {ports.sandbox().url}"
 
 
 def _fal(ports: Ports) -> str:
     if ports.settings.fal_key is None:
         raise NotConfigured("not set up; only a season with vendor: fal needs it: export FAL_KEY=… (fal dashboard)")
-    ping = ports.vendor("fal").ping()
+    return _pinged(ports, "fal")
+
+
+def _runpod(ports: Ports) -> str:
+    if ports.settings.runpod_api_key is None:
+        raise NotConfigured("not set up; only a season with vendor: runpod needs it: export RUNPOD_API_KEY=…")
+    return _pinged(ports, "runpod")
+
+
+def _comfyui(ports: Ports) -> str:
+    if ports.settings.comfyui_url is None:
+        raise NotConfigured("not set up; only a season with vendor: comfyui needs it: export ONMODEL_COMFYUI_URL=…")
+    return _pinged(ports, "comfyui")
+
+
+def _pinged(ports: Ports, vendor: str) -> str:
+    ping = ports.job_vendor(vendor).ping()
     if not ping.is_ready:
         raise NotConfigured(ping.detail)
     return ping.detail
+
+
+def _circuits(ports: Ports) -> str:
+    held = [circuit for circuit in ports.circuits.all() if circuit.state is not CircuitState.CLOSED]
+    if held:
+        raise Unavailable("; ".join(_held(circuit, ports.clock.now()) for circuit in held))
+    return "jobs are sent to every vendor; none is held back"
+
+
+def _held(circuit: Circuit, now: datetime) -> str:
+    seconds = max((circuit.probe_after - now).total_seconds(), 0.0) if circuit.probe_after else 0.0
+    why = "its account was refused" if circuit.cause is CircuitCause.ACCOUNT else "it is down"
+    return f"nothing is sent to {circuit.vendor}, because {why} ({circuit.reason}); tried again in {seconds:.0f} s"
 
 
 CHECKS: tuple[tuple[str, bool, Callable[[Ports], str]], ...] = (
@@ -124,4 +153,7 @@ CHECKS: tuple[tuple[str, bool, Callable[[Ports], str]], ...] = (
     ("Prefect", True, _prefect),
     ("sandbox", True, _sandbox),
     ("fal", False, _fal),
+    ("runpod", False, _runpod),
+    ("comfyui", False, _comfyui),
+    ("vendors", False, _circuits),
 )

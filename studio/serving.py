@@ -67,8 +67,9 @@ def serve_forever(port: int) -> int:
 
 
 def _tell(address: str, file: Path) -> None:
-    say(f"Prefect is at {address} with a worker and four deployments:")
-    say("train-character, generate-references, render-slot, render-season.")
+    say(f"Prefect is at {address} with a worker and five deployments:")
+    say("train-character, generate-references, render-slot, render-season, and maintain,")
+    say("which tidies up after crashes every ten minutes.")
     say(f"Start one at {address}/deployments: open it, then Run, Custom run.")
     say("A season must be known first: onmodel season import season.yaml")
     say(f"Its log is {file}. Ctrl-C stops it all; nothing is lost.")

@@ -26,7 +26,7 @@ from tests.media_samples import drawn_frame
 from tests.postgres_fixtures import open_folder
 
 PATIENCE_SECONDS = 240.0
-DEPLOYMENTS = {"train-character", "generate-references", "render-slot", "render-season"}
+DEPLOYMENTS = {"train-character", "generate-references", "render-slot", "render-season", "maintain"}
 SEASON = """\
 season: little
 budget_usd: 10
@@ -146,7 +146,7 @@ def found(api: httpx.Client, kind: str, **wanted: Any) -> list[dict[str, Any]]:
 
 
 def check_the_form(api: httpx.Client) -> None:
-    """Four deployments, and what a person reads in the form of one of them."""
+    """The deployments, and what a person reads in the form of one of them."""
     deployments = {row["name"]: row for row in found(api, "deployments")}
     assert set(deployments) == DEPLOYMENTS
     assert all(row["description"] for row in deployments.values())

@@ -265,21 +265,28 @@ def deployments() -> list[dict[str, Any]]:
     return loaded
 
 
-def test_the_four_deployments_run_in_our_pool_with_a_limit() -> None:
-    assert [one["name"] for one in deployments()] == [
-        "train-character",
-        "generate-references",
-        "render-slot",
-        "render-season",
-    ]
+OF_A_SEASON = ["train-character", "generate-references", "render-slot", "render-season"]
+
+
+def test_every_deployment_runs_in_our_pool_with_a_limit() -> None:
+    assert [one["name"] for one in deployments()] == [*OF_A_SEASON, "maintain"]
     for one in deployments():
         assert one["work_pool"]["name"] == "onmodel"
-        assert one["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
+        strategy = "ENQUEUE" if one["name"] in OF_A_SEASON else "CANCEL_NEW"
+        assert one["concurrency_limit"]["collision_strategy"] == strategy
         assert one["concurrency_limit"]["limit"] >= 1
         assert "description" not in one  # the flow's docstring says it
 
 
-@pytest.mark.parametrize("name", ["train-character", "generate-references", "render-slot", "render-season"])
+def test_upkeep_alone_is_scheduled_every_ten_minutes_under_a_name_of_its_own() -> None:
+    from deployments.setup import wanted_schedules
+
+    schedules = {one["name"]: one["schedules"] for one in deployments() if "schedules" in one}
+    assert schedules == {"maintain": [{"interval": 600, "slug": "every-ten-minutes"}]}
+    assert wanted_schedules() == {**{name: set() for name in OF_A_SEASON}, "maintain": {"every-ten-minutes"}}
+
+
+@pytest.mark.parametrize("name", [*OF_A_SEASON, "maintain"])
 def test_a_deployments_entrypoint_is_a_flow_of_that_name_that_takes_the_seasons_slug(name: str) -> None:
     from prefect import Flow
 
@@ -291,4 +298,4 @@ def test_a_deployments_entrypoint_is_a_flow_of_that_name_that_takes_the_seasons_
     assert isinstance(flow, Flow)
     assert flow.name == name
     assert flow.description
-    assert next(iter(flow.parameters.properties)) == "season"
+    assert list(flow.parameters.properties)[:1] == (["season"] if name in OF_A_SEASON else [])
