@@ -19,8 +19,8 @@ OWNERS = "owner's"
 
 _AMOUNT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,2})?")
 _AT_THE_LIMIT = {
-    AtLimit.STOP: "stop: the run ends with exit code 4.",
-    AtLimit.ASK: "ask: what does not fit waits, the rest goes on, exit code 6.",
+    AtLimit.STOP: "the run stops, with exit code 4 (--at-limit stop).",
+    AtLimit.ASK: "what does not fit waits, the rest goes on, exit code 6 (--at-limit ask).",
 }
 
 

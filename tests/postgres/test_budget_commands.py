@@ -61,7 +61,7 @@ def test_a_seasons_limit_is_shown_and_changed_and_the_manifest_does_not_undo_it(
     assert f"season {slug}" in told.out
     assert "35.50" in told.out
     assert "27.50" in told.out
-    assert "At the season's limit: ask: what does not fit waits" in told.out
+    assert "At the season's limit: what does not fit waits" in told.out
     store_season(ports, slug, budget_usd="20")
     (kept,) = onmodel("budget", slug, "--json").document["budgets"]
     assert (kept["limit_usd"], kept["at_limit"]) == ("35.5000", "ask")
