@@ -41,8 +41,9 @@ LOOKS_BEFORE_GONE = 3
 LOOKS_AFTER_CANCEL = 5
 """A vendor that was asked to stop a job says so within a few looks, or a person is told."""
 
-FETCHES = 2
-"""An address that has expired, or a file that does not decode, is fetched once more through a fresh answer."""
+FETCH_AFTER_SECONDS = (0.0, 2.0, 15.0)
+"""A result or an address that is not there, or a file that does not decode, is fetched twice more, so much later and
+through a fresh answer, before a job that was paid for counts as one without a result. Our choice."""
 
 
 def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None] | None = None) -> None:
@@ -226,18 +227,27 @@ def _finish(
 
     `stopped`: how it ends when it was asked to stop and has nothing to show.
     """
-    for fetch in range(1, FETCHES + 1):
-        output = _output(ports, vendor, job, stopped)
+    billed: Decimal = job.estimate_usd
+    missing: JobFailed | ResultExpired | None = None
+    for wait_seconds in FETCH_AFTER_SECONDS:
+        if wait_seconds:
+            ports.clock.sleep(wait_seconds)
+        try:
+            output = _output(ports, vendor, job, stopped)
+        except ResultExpired as gone:
+            missing = gone
+            continue
         billed = output.billed_usd if output.billed_usd is not None else job.estimate_usd
         try:
             files = tuple(_keep(ports, vendor, job, file) for file in output.files)
-        except (JobFailed, ResultExpired) as failure:
-            if fetch < FETCHES:
-                continue
-            state = JobState.EXPIRED if isinstance(failure, ResultExpired) else JobState.FAILED
-            _fail(ports, job, state, failure, charged=billed)
+        except (JobFailed, ResultExpired) as unusable:
+            missing = unusable
+            continue
         ports.ledger.succeed(job.key, files, output.seed, job_cost(job, billed, title(job)), text=output.text)
         return
+    assert missing is not None
+    state = JobState.EXPIRED if isinstance(missing, ResultExpired) else JobState.FAILED
+    _fail(ports, job, state, missing, charged=billed)
 
 
 def _output(
@@ -254,8 +264,6 @@ def _output(
             _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
         charged = job.estimate_usd if vendor.charges_failures else FREE
         _fail(ports, job, JobState.FAILED, failure, charged=charged)
-    except ResultExpired as gone:
-        _fail(ports, job, JobState.EXPIRED, gone, charged=job.estimate_usd)
 
 
 def _keep(ports: Ports, vendor: JobVendor, job: ProviderJob, file: OutputFile) -> KeptFile:

@@ -12,10 +12,12 @@ from PIL import Image
 from domain.errors import JobFailed, NeedsPerson, ResultExpired, Unavailable
 from domain.jobs import JobOrder, JobOutput, JobState, Operation, OutputFile, VendorState
 from tasks.jobs import await_job, plan_again, plan_job, submit_job
-from tasks.results import FETCHES, LOOKS_BEFORE_GONE, TIME_LIMIT_SECONDS
+from tasks.results import FETCH_AFTER_SECONDS, LOOKS_BEFORE_GONE, TIME_LIMIT_SECONDS
 from tests.acceptance.standin_vendor import StandinVendor
 from tests.ports_for_tests import HandClock, PortsForTests
 from tests.postgres.door_orders import Open, budget, planned, state
+
+FETCHES = len(FETCH_AFTER_SECONDS)
 
 
 class Overdue(NamedTuple):
@@ -186,8 +188,10 @@ def test_an_output_that_is_empty_or_does_not_decode_fails_the_job_at_what_was_bi
     assert plan_again(ports, key, max_attempts=2) is not None
 
 
-def test_a_file_that_does_not_decode_is_fetched_once_more_before_it_counts(open_with: Open) -> None:
-    ports = open_with(StandinVendor(outputs=[_file("image")] * 2, downloads=[_png()[:60], _png()]))
+@pytest.mark.parametrize("bad_ones", range(1, FETCHES))
+def test_a_file_that_does_not_decode_is_fetched_again_before_it_counts(open_with: Open, bad_ones: int) -> None:
+    downloads = [*[_png()[:60]] * bad_ones, _png()]
+    ports = open_with(StandinVendor(outputs=[_file("image")] * FETCHES, downloads=downloads))
     order, key = planned(ports)
     submit_job(ports, key)
     await_job(ports, key)
@@ -203,13 +207,34 @@ def test_a_whole_image_is_kept(open_with: Open) -> None:
 
 
 def test_a_result_that_is_gone_before_it_was_fetched_counts_as_spent(open_with: Open) -> None:
-    vendor = StandinVendor(outputs=[_file("lora", url="gone:1"), _file("lora", url="gone:2")])
+    vendor = StandinVendor(outputs=[_file("lora", url=f"gone:{fetch}") for fetch in range(1, FETCHES + 1)])
     ports = open_with(vendor)
     order, key = planned(ports)
     submit_job(ports, key)
-    with pytest.raises(ResultExpired, match=f"job {key[:12]}.*gone:2"):
+    with pytest.raises(ResultExpired, match=f"job {key[:12]}.*gone:{FETCHES}"):
         await_job(ports, key)
     assert (state(ports, key), budget(ports, order)) == (JobState.EXPIRED, (Decimal(0), Decimal("0.5")))
+
+
+def test_a_result_that_is_missing_for_a_moment_is_asked_for_again(open_with: Open) -> None:
+    missing = ResultExpired("404, the result is not there")
+    vendor = StandinVendor(outputs=[missing] * (FETCHES - 1))
+    ports = open_with(vendor)
+    order, key = planned(ports)
+    submit_job(ports, key)
+    await_job(ports, key)
+    assert (state(ports, key), budget(ports, order)) == (JobState.SUCCEEDED, (Decimal(0), Decimal(1)))
+
+
+def test_a_result_that_stays_missing_counts_as_spent(open_with: Open) -> None:
+    missing = ResultExpired("404, the result is not there")
+    vendor = StandinVendor(outputs=[missing] * FETCHES)
+    ports = open_with(vendor)
+    order, key = planned(ports)
+    submit_job(ports, key)
+    with pytest.raises(ResultExpired, match="not there"):
+        await_job(ports, key)
+    assert (state(ports, key), budget(ports, order)) == (JobState.EXPIRED, (Decimal(0), Decimal(1)))
 
 
 def test_an_address_that_has_expired_is_asked_for_anew(open_with: Open) -> None:
