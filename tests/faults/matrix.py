@@ -124,7 +124,7 @@ def _again(reason: str) -> Ending:
     return Ending(accepted=2, reason=f"{reason}: it is dead, and its work is bought anew")
 
 
-_FORGOTTEN = _again("three looks, or the result's own address, say that the vendor no longer has the job")
+_FORGOTTEN = _again("three looks, or three at the result's own address, say that the vendor has no such job")
 _FILE_GONE = _again("its file is gone at every address the vendor gives")
 _STOPPED = _again("stopped after its time limit, and the vendor says so")
 _WORD_STAYS = Ending(

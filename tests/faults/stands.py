@@ -25,6 +25,7 @@ from providers.sandbox.faults import gateway_page
 from providers.sandbox.server import SandboxOptions, SandboxServer
 from providers.sandbox.wire import API_HOST, FILE_HOSTS, QUEUE_HOSTS, REST_HOST, FilePart, Reply, Request
 from providers.sandbox.work import WorkOptions
+from tasks.results import FETCH_AFTER_SECONDS, LOOKS_BEFORE_GONE
 from tests.contract import comfyui_standin, runpod_standin
 from tests.contract.comfyui_standin import ComfyUiStandin, Seen
 from tests.contract.runpod_standin import Answer, RunPodStandIn
@@ -38,7 +39,7 @@ ODD_STATUS = 599
 FREE_REPEATS = 2
 """How often in a row a free request meets its fault."""
 
-LOOKS_UNTIL_GONE = 3
+FETCHES = len(FETCH_AFTER_SECONDS)
 REPEATS_OF_SILENCE = 3
 
 
@@ -221,10 +222,12 @@ class FalStand:
                 self._server.faults.set("list:hide")
                 self._arm("submit", [_drop])
             case Fault.VANISHED, Step.POLLING:
-                self._arm("status", [_missing] * LOOKS_UNTIL_GONE)
+                self._arm("status", [_missing] * LOOKS_BEFORE_GONE)
             case Fault.VANISHED, Step.DOWNLOAD:
-                # Each try to fetch begins with the first file, and there are two.
-                self._arm("file", [_missing] * 2)
+                # Each try to fetch begins with the first file.
+                self._arm("file", [_missing] * FETCHES)
+            case Fault.VANISHED, Step.COMPLETION:
+                self._arm("result", [_missing] * FETCHES)
             case Fault.VANISHED, _:
                 self._arm(_FAL_ROUTE[step], [_missing])
             case Fault.EXPIRED, Step.BEFORE_POST:
@@ -241,7 +244,7 @@ class FalStand:
             case Fault.ENDLESS, _:
                 self._arm(_FAL_ROUTE[step], [_stall] * REPEATS_OF_SILENCE)
             case Fault.UNKNOWN, Step.POLLING:
-                self._server.faults.set(f"status:unknown_word=PAUSED#1-{LOOKS_UNTIL_GONE}")
+                self._server.faults.set(f"status:unknown_word=PAUSED#1-{LOOKS_BEFORE_GONE}")
             case _, _:
                 times = 1 if step is Step.AFTER_POST or fault is Fault.STALL else FREE_REPEATS
                 self._arm(_FAL_ROUTE[step], [self._cut if fault is Fault.TRUNCATED else _ANSWERS[fault]] * times)
@@ -469,7 +472,7 @@ class ComfyUiStand:
             case Fault.VANISHED, Step.POLLING | Step.COMPLETION:
                 comfy.restart()
             case Fault.VANISHED, Step.DOWNLOAD:
-                self._arm(route, "404", FREE_REPEATS)
+                self._arm(route, "404", FETCHES)
             case Fault.VANISHED, _:
                 self._arm(route, "404")
             case Fault.EXPIRED, Step.BEFORE_POST:

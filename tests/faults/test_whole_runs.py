@@ -184,7 +184,7 @@ STALLS = {
 RUNS = [
     *(WholeRun(f"SIGKILL of the run, {step}", Fault.KILL, plan, kill_when_struck) for step, plan in STALLS.items()),
     WholeRun("SIGKILL of the run, settlement", Fault.KILL, "job:slow=3", kill_at_settlement),
-    WholeRun("SIGSTOP, a second run, SIGCONT", Fault.STOP, STALLS[Step.POLLING], stop_and_let_another_run),
+    WholeRun("SIGSTOP, a second run, SIGCONT", Fault.STOP, "status:stall=5#1", stop_and_let_another_run),
     WholeRun("SIGKILL of Postgres", Fault.DATABASE, "job:slow=4", kill_postgres),
     WholeRun("dropped after accept", Fault.DROP, "submit:drop_after_accept#1"),
     WholeRun("read timeout", Fault.STALL, f"submit:stall_after_accept={FOR_EVER}#1"),

@@ -223,8 +223,9 @@ class WatchedVendor:
 
     def __init__(self, vendor: JobVendor, halt: Halt) -> None:
         self._vendor, self._halt = vendor, halt
-        self.vendor, self.absence, self.look_up = vendor.vendor, vendor.absence, vendor.look_up
-        self.cancel = vendor.cancel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vendor, name)
 
     def ping(self) -> Ping:
         self._halt(Point.ASKING)
