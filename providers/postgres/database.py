@@ -29,6 +29,9 @@ _CONNECT_SECONDS = 10
 _WAIT_SECONDS = 15.0
 _START_UP_SECONDS = 1.5
 _IDLE_SECONDS = 120.0
+_LOST_MACHINE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+"""After a minute the server lets go of a connection, and of its locks, whose machine lost power or network; by default
+it waits two hours (PostgreSQL, tcp_keepalives_idle). Without effect on a local socket, whose end is known at once."""
 
 
 class Database:
@@ -226,7 +229,7 @@ def _set_up(connection: Connection) -> None:
         )
     before = connection.autocommit
     connection.autocommit = True
-    connection.execute(f"SET search_path TO {SCHEMA}; SET TIME ZONE 'UTC'".encode())
+    connection.execute(f"SET search_path TO {SCHEMA}; SET TIME ZONE 'UTC'; {_LOST_MACHINE}".encode())
     connection.autocommit = before
 
 
