@@ -320,6 +320,8 @@ def remembered(job: ProviderJob) -> OnModelError:
     """The error a job ended with, as it was raised then; never one that would be retried for ever."""
     if job.state is JobState.CANCELLED and job.error_class is None and job.moved_to is None:
         return stopped_as_asked(job)
+    if job.error_class == "Abandoned":
+        return NeedsPerson(f"{title(job)} was given up by a person. To buy it anew, run the season again.")
     kind = getattr(errors, job.error_class or "", JobFailed)
     if not issubclass(kind, OnModelError) or issubclass(kind, Retryable):
         kind = JobFailed
