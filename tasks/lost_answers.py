@@ -22,7 +22,7 @@ LIST_LOOKS = 3
 
 LIST_SECONDS_APART = 4.0
 MOST_RESENDS = 3
-"""A request that breaks its vendor's answer each time would otherwise be sent for ever, be its absence proven or not."""
+"""A request that breaks its vendor's answer each time would otherwise be sent for ever, however absent it is."""
 
 KNOWN_FOR = timedelta(days=30)
 """Ids of our own jobs are left out of a look-up for as long as fal is said to keep payloads (fal.md 1.4)."""
