@@ -97,10 +97,10 @@ class BudgetTable(Table):
             owner_id = _owner_id(db, name)
             _begin_owner(db, owner_id, amount_usd, is_prepaid=True)
             row = db.execute(
-                "SELECT id, is_prepaid, limit_usd FROM budgets WHERE owner_id = %s FOR UPDATE", (owner_id,)
+                "SELECT id, is_prepaid, overrun_usd FROM budgets WHERE owner_id = %s FOR UPDATE", (owner_id,)
             ).fetchone()
             assert row is not None
-            budget_id, is_prepaid, _ = row
+            budget_id, is_prepaid, overrun_usd = row
             has_grants = db.execute(
                 "SELECT 1 FROM credit_entries WHERE budget_id = %s AND kind = 'grant' LIMIT 1", (budget_id,)
             ).fetchone()
@@ -110,13 +110,17 @@ class BudgetTable(Table):
                        warned_percent = 0 WHERE id = %s""",
                     (amount_usd, budget_id),
                 )
-            elif has_grants:
+            owed_usd = Decimal(0)
+            if is_prepaid and has_grants:
+                owed_usd = min(overrun_usd, amount_usd)
                 db.execute(
-                    """UPDATE budgets SET limit_usd = limit_usd + %(paid)s - least(overrun_usd, %(paid)s),
-                       overrun_usd = greatest(overrun_usd - %(paid)s, 0), warned_percent = 0 WHERE id = %(id)s""",
-                    {"paid": amount_usd, "id": budget_id},
+                    """UPDATE budgets SET limit_usd = limit_usd + %(paid)s - %(owed)s,
+                       overrun_usd = overrun_usd - %(owed)s, warned_percent = 0 WHERE id = %(id)s""",
+                    {"paid": amount_usd, "owed": owed_usd, "id": budget_id},
                 )
             _credit(db, budget_id, CreditKind.GRANT, amount_usd, None, note)
+            if owed_usd:
+                _credit(db, budget_id, CreditKind.DEDUCT, owed_usd, None, "owed, because jobs cost more than was left")
 
     def credit_entries(self, name: str) -> list[tuple[CreditKind, Decimal, str | None, str]]:
         """Every movement of an owner's credits, oldest first: kind, USD, job key, note."""
@@ -131,7 +135,8 @@ class BudgetTable(Table):
         self._do(
             f"""UPDATE budgets SET limit_usd = coalesce(%(limit)s, limit_usd),
                 at_limit = coalesce(%(at_limit)s, at_limit),
-                overrun_usd = greatest(spent_usd - coalesce(%(limit)s, limit_usd), 0),
+                overrun_usd = CASE WHEN is_prepaid THEN overrun_usd
+                                   ELSE greatest(spent_usd - coalesce(%(limit)s, limit_usd), 0) END,
                 warned_percent = CASE WHEN %(limit)s IS NULL THEN warned_percent ELSE 0 END WHERE {where}""",
             {"id": of, "limit": limit_usd, "at_limit": at_limit},
         )
