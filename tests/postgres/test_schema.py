@@ -10,7 +10,9 @@ import psycopg
 import pytest
 
 from domain.applications import Route
+from domain.budgets import AtLimit, CreditKind
 from domain.characters import CharacterKind, ImageType, LoraStatus
+from domain.circuits import CircuitCause, CircuitState
 from domain.jobs import LEGAL_EDGES, JobState
 from domain.pictures import CaptionMode, Decision
 from domain.renders import RenderState
@@ -56,7 +58,15 @@ def test_the_words_of_an_enum_are_equal_in_sql_and_python(database: Database, na
 
 
 @pytest.mark.parametrize(
-    ("column", "words"), [("characters.captions", CaptionMode), ("picture_decisions.decision", Decision)]
+    ("column", "words"),
+    [
+        ("characters.captions", CaptionMode),
+        ("picture_decisions.decision", Decision),
+        ("budgets.at_limit", AtLimit),
+        ("credit_entries.kind", CreditKind),
+        ("vendor_circuits.state", CircuitState),
+        ("vendor_circuits.cause", CircuitCause),
+    ],
 )
 def test_the_words_a_column_takes_are_equal_in_sql_and_python(
     database: Database, column: str, words: type[StrEnum]
@@ -98,8 +108,11 @@ EXPECTED = {
     "frames": "clip_id",
     "training_sets": "character_id",
     "provider_jobs": "key state",
-    "budgets": "season_id limit_usd",
+    "budgets": "season_id character_id owner_id limit_usd is_prepaid at_limit overrun_usd",
     "reservations": "budget_id job_key",
+    "credit_entries": "budget_id kind amount_usd job_key",
+    "vendor_circuits": "vendor state cause",
+    "season_runs": "season_id flow_run_id machine process_id",
     "renders": "slot_id state",
     "identity_scores": "subject_kind subject_id",
     "notifications": "kind message",
@@ -202,10 +215,96 @@ def test_a_job_begins_as_planned_and_nothing_else(database: Database, state: Job
         )
 
 
+def test_the_rules_of_python_are_the_issues_and_two_of_ours() -> None:
+    """`planned → cancelled`: nothing was sent; `submitting → failed`: the vendor's final no (docs/decisions/0007)."""
+    issue = {
+        ("planned", "submitting"),
+        *(("submitting", to) for to in ("submitted", "planned", "submission_unknown")),
+        *(("submission_unknown", to) for to in ("submitted", "planned", "cancelled")),
+        ("submitted", "running"),
+        *((was, to) for was in ("submitted", "running") for to in ("succeeded", "failed", "cancelled", "expired")),
+    }
+    ours = {("planned", "cancelled"), ("submitting", "failed")}
+    assert {(str(was), str(to)) for was, ways in LEGAL_EDGES.items() for to in ways} == issue | ours
+
+
+# --- budgets ---
+
+_Db = psycopg.Connection[tuple[object, ...]]
+
+
+def _budget(db: _Db, *, limit_usd: int, is_prepaid: bool = False) -> int:
+    """A budget of an owner of its own."""
+    row = db.execute("INSERT INTO owners (name) VALUES ('owner ' || gen_random_uuid()) RETURNING id").fetchone()
+    assert row is not None
+    made = db.execute(
+        "INSERT INTO budgets (owner_id, limit_usd, is_prepaid) VALUES (%s, %s, %s) RETURNING id",
+        (row[0], limit_usd, is_prepaid),
+    ).fetchone()
+    assert made is not None
+    assert isinstance(made[0], int)
+    return made[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "is_allowed"),
+    [
+        ("spent_usd = 6", "reserved_usd = 4", True),
+        ("spent_usd = 6", "reserved_usd = 4.0001", False),
+        ("spent_usd = 11", "reserved_usd = 0.0001", False),
+        ("reserved_usd = 9", "limit_usd = 5", True),
+        ("reserved_usd = 9", "spent_usd = 12, reserved_usd = 7", True),
+        ("reserved_usd = 9", "limit_usd = 12, reserved_usd = 12", True),
+        ("reserved_usd = 9", "limit_usd = 12, reserved_usd = 12.0001", False),
+    ],
+)
+def test_no_statement_whatever_reserves_past_a_limit(
+    database: Database, before: str, change: str, is_allowed: bool
+) -> None:
+    with database.transaction() as db:
+        budget_id = _budget(db, limit_usd=10)
+        db.execute(f"UPDATE budgets SET {before} WHERE id = %s".encode(), (budget_id,))
+    if is_allowed:
+        with database.transaction() as db:
+            assert db.execute(f"UPDATE budgets SET {change} WHERE id = %s".encode(), (budget_id,)).rowcount == 1
+        return
+    with pytest.raises(psycopg.errors.RaiseException, match="would be passed"), database.transaction() as db:
+        db.execute(f"UPDATE budgets SET {change} WHERE id = %s".encode(), (budget_id,))
+
+
+def test_no_statement_whatever_makes_credits_negative(database: Database) -> None:
+    with database.transaction() as db:
+        prepaid, limited = _budget(db, limit_usd=10, is_prepaid=True), _budget(db, limit_usd=10)
+        db.execute("UPDATE budgets SET spent_usd = 10 WHERE id = %s", (prepaid,))
+        db.execute("UPDATE budgets SET spent_usd = 10.0001 WHERE id = %s", (limited,))
+    for change in ("spent_usd = 10.0001", "limit_usd = 9.9999"):
+        with pytest.raises(psycopg.errors.RaiseException, match="would be negative"), database.transaction() as db:
+            db.execute(f"UPDATE budgets SET {change} WHERE id = %s".encode(), (prepaid,))
+
+
+@pytest.mark.parametrize(
+    "change", ["reserved_usd = -0.0001", "spent_usd = -0.0001", "overrun_usd = -1", "limit_usd = 0"]
+)
+def test_no_figure_of_a_budget_is_negative(database: Database, change: str) -> None:
+    with database.transaction() as db:
+        budget_id = _budget(db, limit_usd=10)
+    with pytest.raises(psycopg.errors.CheckViolation), database.transaction() as db:
+        db.execute(f"UPDATE budgets SET {change} WHERE id = %s".encode(), (budget_id,))
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [("", ""), ("season_id, owner_id, ", "1, 1, "), ("season_id, is_prepaid, ", "1, true, ")],
+)
+def test_a_budget_is_of_one_and_only_owners_hold_credits(database: Database, columns: str, values: str) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation), database.transaction() as db:
+        db.execute(f"INSERT INTO budgets ({columns}limit_usd) VALUES ({values}5)".encode())
+
+
 # --- history ---
 
 
-@pytest.mark.parametrize("table", ["job_costs", "provider_job_events"])
+@pytest.mark.parametrize("table", ["job_costs", "provider_job_events", "credit_entries"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET id = DEFAULT", "DELETE FROM {}", "TRUNCATE {}"])
 def test_what_is_append_only_refuses_every_change_but_takes_new_rows(
     database: Database, table: str, change: str
@@ -217,6 +316,10 @@ def test_what_is_append_only_refuses_every_change_but_takes_new_rows(
             """INSERT INTO job_costs (season_id, stage, api_name, amount, purpose, once_key, is_simulated)
                VALUES (1, 'video', 'x', 1, 'x', %s, true)""",
             (key,),
+        )
+        db.execute(
+            "INSERT INTO credit_entries (budget_id, kind, amount_usd, note) VALUES (%s, 'grant', 1, %s)",
+            (_budget(db, limit_usd=9, is_prepaid=True), key),
         )
         before = db.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
     with (
