@@ -113,6 +113,7 @@ def _start_again(run: SeasonRun, slug: str, who: str) -> str | None:
         )
     try:
         with _client() as client:
+            client.read_deployment(UUID(run.deployment_id))
             started = client.create_flow_run_from_deployment(
                 UUID(run.deployment_id), parameters={"season": slug}, idempotency_key=f"onmodel-after-run-{run.id}"
             )

@@ -13,13 +13,23 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelled, Cancelling, Running
 
-from domain.jobs import JobState, ProviderJob
+from domain.jobs import JobState, ProviderJob, VendorState
 from domain.runs import SeasonRun
 from providers.sandbox.launcher import control, find_sandbox, set_faults
 from providers.settings import Settings
 from providers.wiring import Ports
+from tasks.dead_runs import take_up_dead_runs
+from tasks.jobs import plan_job, submit_job
+from tests.acceptance.standin_vendor import StandinVendor
 from tests.acceptance.test_serve import PATIENCE_SECONDS, folder, found, processes_of, start, wait_for
+from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
+from tests.postgres.door_orders import order_in
 
 __all__ = ["folder"]
 
@@ -118,8 +128,14 @@ def kill_and_maintain(stage: Stage) -> None:
     os.kill(run.process_id, signal.SIGKILL)
     wait_for("Prefect knows that it crashed", lambda: stage.state(killed) == "CRASHED")
     assert stage.jobs()[1].cancel_requested_at is None
-    upkeep = stage.start_run("maintain")
-    wait_for("upkeep has run", lambda: stage.state(upkeep) == "COMPLETED")
+    upkeep = [stage.start_run("maintain")]
+
+    def has_run() -> bool:
+        if stage.state(upkeep[-1]) == "CANCELLED":  # the schedule's own was at work just then
+            upkeep.append(stage.start_run("maintain"))
+        return stage.state(upkeep[-1]) == "COMPLETED"
+
+    wait_for("upkeep has run", has_run)
     assert stage.ports.runs.dead() == []
     wait_for("it is started again", lambda: len(stage.season_runs()) == 3)
     again = next(
@@ -130,3 +146,79 @@ def kill_and_maintain(stage: Stage) -> None:
     assert len(stage.vendor_jobs()) == 2
     artifacts = {row["key"]: row for row in found(stage.api, "artifacts")}
     assert "Prefect starts it again" in artifacts["maintenance"]["data"]
+
+
+# --- what Prefect knows of a run decides what becomes of it ---
+
+
+@pytest.fixture
+def ports(server_url: str, tmp_path: Path) -> Iterator[PortsForTests]:
+    with new_database(server_url) as url:
+        ports = PortsForTests(settings_for_tests(tmp_path, url), {"sandbox": StandinVendor(states=STOPPED_WHEN_ASKED)})
+        yield ports
+        ports.close()
+
+
+STOPPED_WHEN_ASKED = (VendorState.QUEUED, VendorState.CANCELLED)
+
+
+@pytest.mark.usefixtures("prefect_url")
+def test_a_run_that_died_is_started_again_once_and_a_cancelled_one_never(ports: PortsForTests) -> None:
+    @flow(name="stands-for-render-season")
+    def stand_in() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(stand_in)
+        deployment = client.create_deployment(flow_id, name="stands-for-it")
+        runs = [client.create_flow_run(stand_in, state=state) for state in (Running(), Cancelled(), Cancelling())]
+        died, cancelled, cancelling = (str(run.id) for run in runs)
+        for number, run_id in enumerate((died, cancelled, cancelling)):
+            with ports.runs.running(store_season(ports, f"season-{number}"), run_id, str(deployment)):
+                pass
+        bought = [buy_for(ports, number, run_id) for number, run_id in enumerate((died, cancelled, cancelling))]
+        would = take_up_dead_runs(ports, is_dry_run=True)
+        assert len(ports.runs.dead()) == 3
+        assert sum("would be started again" in line for line in would.did) == 1
+        assert sum("would be cancelled" in line for line in would.did) == 2
+        report = take_up_dead_runs(ports, is_dry_run=False)
+        assert sum("Prefect starts it again" in line for line in report.did) == 1
+        assert [ports.ledger.get(key).state for key in bought] == [
+            JobState.SUBMITTED, JobState.CANCELLED, JobState.CANCELLED
+        ]  # fmt: skip
+        assert ports.runs.dead() == []
+        # As if the process had died between starting it and noting that: it is the same run that is started.
+        with ports.database.transaction() as db:
+            db.execute("UPDATE season_runs SET ended_at = NULL WHERE flow_run_id = %s", (died,))
+        take_up_dead_runs(ports, is_dry_run=False)
+        assert take_up_dead_runs(ports, is_dry_run=False).did == ()
+        mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+        (started,) = client.read_flow_runs(flow_run_filter=mine)
+        assert started.parameters == {"season": "season-0"}
+
+
+def buy_for(ports: PortsForTests, number: int, flow_run_id: str) -> str:
+    """A job that a run inside a Prefect run has submitted."""
+    key = plan_job(ports, order_in(ports, ports.seasons.by_slug(f"season-{number}").id))
+    ports.ledger.note_flow_run(key, f"inside-{flow_run_id}", flow_run_id)
+    submit_job(ports, key)
+    return key
+
+
+@pytest.mark.usefixtures("prefect_url")
+def test_a_run_whose_deployment_is_gone_is_told_with_the_command_that_goes_on(ports: PortsForTests) -> None:
+    with ports.runs.running(store_season(ports, "orphan"), None, "11111111-1111-4111-8111-111111111111"):
+        pass
+    (line,) = take_up_dead_runs(ports, is_dry_run=False).did
+    assert "onmodel run, with its manifest" in line
+
+
+def test_a_run_of_prefects_waits_for_its_server_where_none_is_known(ports: PortsForTests) -> None:
+    with ports.runs.running(store_season(ports, "orphan"), None, "11111111-1111-4111-8111-111111111111"):
+        pass
+    with temporary_settings({PREFECT_API_URL: None}):
+        (wait,) = take_up_dead_runs(ports, is_dry_run=False).waits
+        assert "export PREFECT_API_URL" in wait
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        (problem,) = take_up_dead_runs(ports, is_dry_run=False).problems
+        assert "http://127.0.0.1:9/api" in problem
+    assert len(ports.runs.dead()) == 1
