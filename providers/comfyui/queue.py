@@ -195,8 +195,7 @@ class ComfyUiQueue:
 
     def _lost(self, prompt_id: str, seen: str) -> SubmissionUnknown:
         return SubmissionUnknown(
-            f"The job {prompt_id} was sent to {self._client.place} and no usable answer came back ({seen}): it may be "
-            "running and is not sent again; its queue and history tell."
+            f"The job {prompt_id} was sent to {self._client.place} and no usable answer came back ({seen})."
         )
 
     def _reasons(self, answer: dict[str, Any]) -> str:

@@ -164,10 +164,7 @@ class FalQueue:
         return self._lost(job, f"{said.status}: {said.text}")
 
     def _lost(self, job: str, seen: str) -> SubmissionUnknown:
-        return SubmissionUnknown(
-            f"The job {job} was sent and no usable answer came back ({seen}): it may be running and is not sent again; "
-            "look for it on fal's dashboard."
-        )
+        return SubmissionUnknown(f"The job {job} was sent and no usable answer came back ({seen}).")
 
     def _read_status(self, answer: dict[str, Any]) -> JobStatus:
         state = STATE_OF.get(answer["status"], VendorState.UNKNOWN_WORD)

@@ -166,7 +166,7 @@ def test_failures_before_the_first_byte_mean_definitely_not_sent(error: type[htt
 
 @pytest.mark.parametrize("error", [httpx.WriteError("x"), httpx.WriteTimeout("x"), httpx.ReadError("x"), OSError("x")])
 def test_failures_on_the_way_leave_the_job_unknown(error: Exception) -> None:
-    with open_http(Failing(error)) as http, pytest.raises(SubmissionUnknown, match="not sent again"):
+    with open_http(Failing(error)) as http, pytest.raises(SubmissionUnknown, match="no usable answer came back"):
         FalVendor(http, SecretStr(KEY), load_registry()).submit(STILL, sent())
 
 
