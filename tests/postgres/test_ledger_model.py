@@ -26,7 +26,7 @@ from domain.jobs import LEGAL_EDGES, JobOrder, JobState, VendorJobIds, VendorReq
 from domain.submissions import Choice, Finding, LookUp, Submission
 from providers.postgres.ledger import lock_number
 from tasks.jobs import move_to_next_vendor, plan_job, submit_job
-from tasks.lost_answers import resolve
+from tasks.lost_answers import MOST_RESENDS, resolve
 from tests.acceptance.standin_vendor import PROVES_ABSENCE, StandinVendor
 from tests.ports_for_tests import HandClock, PortsForTests, new_database, settings_for_tests, store_season
 from tests.postgres.door_orders import order_in, request_at, slugs
@@ -175,6 +175,8 @@ class Job:
     billed: Decimal | None = None
     is_refused: bool = False
     moved_to: str | None = None
+    resends: int = 0
+    """How often it was planned again after its answer was lost."""
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -253,6 +255,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if job.posts in self.world.taken.get(key, []):
             job.state = JobState.SUBMITTED
             return None
+        if job.resends >= MOST_RESENDS:
+            job.state = JobState.SUBMISSION_UNKNOWN
+            return SubmissionUnknown
+        job.resends += 1
         return self._sends(job)
 
     def _in_post(self, key: str) -> Process | None:
@@ -421,6 +427,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ledger.lose(key, "reset", post=sent.number)
         if is_theirs and word in ("refuse", "reject"):
             job.state = JobState.PLANNED
+            job.resends += 1
         self._check(worker.answer("killed"), Killed)
 
     def _look(self, who: int, data: st.DataObject) -> None:
@@ -469,6 +476,7 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             resolve(ports, key, Choice.RESUBMIT)
             job.state = JobState.PLANNED
+            job.resends += 1
 
     def _move(self, who: int, data: st.DataObject) -> None:
         key = self._pick(data, *JobState)

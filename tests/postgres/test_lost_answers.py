@@ -12,7 +12,7 @@ from domain.jobs import JobState, ProviderJob, VendorJobIds, VendorState
 from domain.submissions import Choice, Finding, LookUp, last_submission
 from tasks.insisting import store_accepted
 from tasks.jobs import await_job, plan_job, submit_job
-from tasks.lost_answers import LIST_LOOKS, resolve
+from tasks.lost_answers import LIST_LOOKS, MOST_RESENDS, resolve
 from tests.acceptance.standin_vendor import PROVES_ABSENCE, StandinVendor
 from tests.ports_for_tests import HandClock, PortsForTests
 from tests.postgres.door_orders import Open, budget, planned, state
@@ -102,6 +102,15 @@ def test_a_vendor_that_proves_absence_gets_it_again_after_its_post_can_no_longer
     assert isinstance(ports.clock, HandClock)
     assert [pause for pause in ports.clock.slept if pause > 1] == [60.0, 5.0, 5.0]
     assert (ports.clock.now() - before).total_seconds() >= 70
+
+
+def test_what_is_lost_each_time_is_not_sent_for_ever_however_absent_it_is(open_with: Open) -> None:
+    vendor = StandinVendor(submits=[RESET] * 99, look_ups=[ABSENT] * 99, absence=PROVES_ABSENCE)
+    _, ports, key = _waiting(open_with, vendor)
+    assert len(vendor.posts) == 1 + MOST_RESENDS
+    with pytest.raises(SubmissionUnknown, match="was lost each time, so something is wrong"):
+        submit_job(ports, key)
+    assert len(vendor.posts) == 1 + MOST_RESENDS
 
 
 @pytest.mark.parametrize("hole", [UNCLEAR, Unavailable("502")])
