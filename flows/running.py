@@ -19,6 +19,7 @@ from prefect.context import SyncClientContext
 
 from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired, Retryable
 from tasks.jobs import await_job_task, move_job_task, plan_again_task, submit_job_task, wait_before_retry
+from tasks.season_runs import leave_soon
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +48,11 @@ def one_client() -> Iterator[None]:
 async def in_thread(task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Submit a sync task and await its result without blocking the flow's other work."""
     future: Any = task.submit(*args, **kwargs)
-    result: R = await asyncio.get_running_loop().run_in_executor(_waiters(), future.result)
+    try:
+        result: R = await asyncio.get_running_loop().run_in_executor(_waiters(), future.result)
+    except asyncio.CancelledError:
+        leave_soon()  # the run was cancelled or shut down: Prefect would now wait for the task's thread
+        raise
     return result
 
 

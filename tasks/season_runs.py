@@ -32,7 +32,7 @@ START_SECONDS = 60.0
 OWN_PROCESS = "PREFECT__FLOW_RUN_ID"
 """Set by Prefect's worker in the environment of a process that it starts for one run."""
 
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.0
 """For Prefect's last words about the run."""
 
 TERMINATED = 128 + 15
@@ -80,17 +80,17 @@ async def known_at_work(
     except BaseException:
         # Ctrl-C leaves two seconds (studio/interrupting.py), and the loop is being torn down: no thread, no await.
         keeper.stop(None, "" if deployment_id else "interrupted")
-        _leave_soon()
+        leave_soon()
         raise
     else:
         await asyncio.to_thread(keeper.stop, note.exit_code, "done")
 
 
-def _leave_soon() -> None:
+def leave_soon() -> None:
     """End a process that Prefect's worker made for this run alone, whatever its threads are waiting for.
 
-    They wait for jobs, and Python would wait for them: the worker would kill the process after 30 s, and only then
-    stop what was bought (Prefect 3.8.8, runner/_cancellation_manager.py).
+    They wait for jobs, and a flow's end waits for them: the worker would kill the process after 30 s, and only then
+    stop what was bought (Prefect 3.8.8: task_runners.py, runner/_process_manager.py; seen 2026-11-20).
     """
     if os.environ.get(OWN_PROCESS):
         end = threading.Timer(GRACE_SECONDS, os._exit, [TERMINATED])

@@ -53,8 +53,8 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "ONMODEL_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+def start(folder: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "ONMODEL_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT), **more}
     del environment["PREFECT_HOME"]
     return subprocess.Popen(
         [sys.executable, "-m", "studio.cli", *arguments],
