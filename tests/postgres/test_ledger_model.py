@@ -6,13 +6,9 @@ it. Meanwhile the other one plans, settles, cancels, moves, or believes the firs
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from decimal import Decimal
-from queue import Queue
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,162 +17,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from domain.costs import job_cost
-from domain.errors import OverBudget, RateLimited, Rejected, SubmissionUnknown
-from domain.jobs import LEGAL_EDGES, JobOrder, JobState, VendorJobIds, VendorRequest
-from domain.submissions import Choice, Finding, LookUp, Submission
+from domain.errors import OverBudget, Rejected
+from domain.jobs import LEGAL_EDGES, JobState
+from domain.submissions import Choice, Submission
 from providers.postgres.ledger import lock_number
-from tasks.jobs import move_to_next_vendor, plan_job, submit_job
-from tasks.lost_answers import MOST_RESENDS, resolve
-from tests.acceptance.standin_vendor import PROVES_ABSENCE, StandinVendor
+from tasks.jobs import move_to_next_vendor, plan_job
+from tasks.lost_answers import resolve
 from tests.ports_for_tests import HandClock, PortsForTests, new_database, settings_for_tests, store_season
 from tests.postgres.door_orders import order_in, request_at, slugs
+from tests.postgres.ledger_model import FREE, Bill, Books
+from tests.postgres.slow_vendors import WORDS, Killed, Process, World
 
 MAX_ATTEMPTS = 3
-FREE = Decimal(0)
 ENDS = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 SENDABLE = (JobState.PLANNED, JobState.SUBMITTING, JobState.SUBMISSION_UNKNOWN)
-WORDS = ("accept", "accept", "refuse", "reject", "lost", "lost and taken", "killed", "killed and taken")
-"""What becomes of a POST."""
 
 IN_FLIGHT = (JobState.SUBMITTED, JobState.RUNNING)
 cents = st.integers(1, 300).map(lambda value: Decimal(value) / 100)
 processes = st.sampled_from((0, 1))
 words = st.sampled_from(WORDS)
 rarely = st.integers(0, 3).map(lambda number: number == 3)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing under it is ours to catch."""
-
-
-@dataclass
-class World:
-    """What the vendors really have, and how often they were asked to take it."""
-
-    posts: Counter[str] = field(default_factory=Counter)
-    taken: dict[str, list[int]] = field(default_factory=dict)
-    too_late: set[tuple[str, int]] = field(default_factory=set)
-    is_shy: bool = False
-    """Its list cannot be read, so that looking up settles nothing."""
-
-    def take(self, sent: Submission) -> VendorJobIds:
-        self.taken.setdefault(sent.job_key, []).append(sent.number)
-        return self.ids(sent)
-
-    def ids(self, sent: Submission) -> VendorJobIds:
-        return VendorJobIds(request_id=f"{sent.job_key}-{sent.number}")
-
-
-class Told(NamedTuple):
-    """What a process's thread has come to: a POST that waits for its answer, or its end."""
-
-    sent: Submission | None
-    error: BaseException | None = None
-
-
-class SlowVendor(StandinVendor):
-    """Takes what the world takes; each POST waits for its process's next answer."""
-
-    def __init__(self, name: str, process: Process) -> None:
-        super().__init__(name=name, absence=PROVES_ABSENCE)
-        self._process = process
-
-    def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
-        world = self._process.world
-        world.posts[submission.job_key] += 1
-        self._process.told.put(Told(submission))
-        answer = self._process.answers.get(timeout=30)
-        if answer in ("accept", "lost and taken", "killed and taken"):
-            ids = world.take(submission)
-        match answer:
-            case "accept":
-                return ids
-            case "refuse":
-                raise RateLimited("429")
-            case "reject":
-                raise Rejected("422")
-            case "lost" | "lost and taken":
-                raise SubmissionUnknown("reset")
-        raise Killed
-
-    def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:
-        world = self._process.world
-        if world.is_shy:
-            return LookUp(finding=Finding.UNCLEAR, detail="its list cannot be read")
-        if submission.number in world.taken.get(submission.job_key, []):
-            return LookUp(finding=Finding.FOUND, detail="there", ids=world.ids(submission))
-        # Looks begin when the POST's own deadline is over: what has not arrived by then never will.
-        world.too_late.add((submission.job_key, submission.number))
-        return LookUp(finding=Finding.ABSENT, detail="not there")
-
-
-class Process:
-    """A worker: its own connections, and at most one job under way."""
-
-    def __init__(self, shared: PortsForTests, clock: HandClock) -> None:
-        self.told: Queue[Told] = Queue()
-        self.answers: Queue[str] = Queue()
-        self.world = World()
-        vendors = {name: SlowVendor(name, self) for name in ("first", "second")}
-        self.ports = PortsForTests(shared.settings, vendors, clock)
-        self.sent: Submission | None = None
-        self._thread: threading.Thread | None = None
-
-    def begin(self, key: str) -> BaseException | None:
-        self._thread = threading.Thread(target=self._submit, args=(key,), daemon=True)
-        self._thread.start()
-        return self._wait()
-
-    def answer(self, word: str) -> BaseException | None:
-        self.answers.put(word)
-        return self._wait()
-
-    def _wait(self) -> BaseException | None:
-        """How it came out; None while it is in a POST too. Breakers are another test's affair: none ever opens here."""
-        told = self.told.get(timeout=30)
-        self.sent = told.sent
-        with self.ports.database.transaction() as db:
-            db.execute("DELETE FROM vendor_circuits")
-        if told.sent is None and self._thread is not None:
-            self._thread.join(30)
-        return told.error
-
-    def _submit(self, key: str) -> None:
-        try:
-            submit_job(self.ports, key)
-        except BaseException as error:  # noqa: BLE001 (handed to the machine, which knows what to expect)
-            self.told.put(Told(None, error))
-        else:
-            self.told.put(Told(None))
-
-
-@dataclass
-class Bill:
-    """A budget of the model."""
-
-    limit: Decimal
-    reserved: Decimal = FREE
-    spent: Decimal = FREE
-    overrun: Decimal = FREE
-
-    def is_passed(self) -> bool:
-        return self.reserved + self.spent > self.limit or self.overrun > 0
-
-
-@dataclass
-class Job:
-    """A job of the model; `bills` are the budgets it was reserved against."""
-
-    order: JobOrder
-    attempt: int
-    bills: tuple[Bill, ...]
-    state: JobState = JobState.PLANNED
-    posts: int = 0
-    billed: Decimal | None = None
-    is_refused: bool = False
-    moved_to: str | None = None
-    resends: int = 0
-    """How often it was planned again after its answer was lost."""
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -195,71 +55,8 @@ class LedgerMachine(RuleBasedStateMachine):
         (mei,) = self.shared.cast.of_season(self.season_id)
         self.mei_id = mei.id
         self.shared.budgets.set_character(mei.id, limit_usd=Decimal(5))
-        self.season, self.mei = Bill(Decimal(8)), Bill(Decimal(5))
-        self.jobs: dict[str, Job] = {}
+        self.books = Books(self.world, Bill(Decimal(8)), Bill(Decimal(5)))
         self.held_before = FREE
-
-    # --- the model's own rules ---
-
-    def _latest(self, work_key: str) -> str | None:
-        found = [key for key, job in self.jobs.items() if job.order.work_key == work_key]
-        return max(found, key=lambda key: self.jobs[key].attempt) if found else None
-
-    def _current(self, work_key: str) -> str | None:
-        key = self._latest(work_key)
-        while key is not None and (moved := self.jobs[key].moved_to) is not None:
-            key = self._latest(self.jobs[moved].order.work_key)
-        return key
-
-    def _failures(self, work_key: str) -> int:
-        return sum(
-            job.order.work_key == work_key and job.state in (JobState.FAILED, JobState.EXPIRED)
-            for job in self.jobs.values()
-        )
-
-    def _reserve(self, order: JobOrder, attempt: int) -> str | None:
-        bills = (self.season, self.mei) if order.character_id else (self.season,)
-        if any(bill.reserved + bill.spent + order.ceiling_usd > bill.limit for bill in bills):
-            return None
-        for bill in bills:
-            bill.reserved += order.ceiling_usd
-        key = order.job_key(attempt)
-        self.jobs[key] = Job(order, attempt, bills)
-        return key
-
-    def _settle(self, job: Job, state: JobState, billed: Decimal) -> None:
-        job.state, job.billed = state, billed
-        for bill in job.bills:
-            bill.reserved -= job.order.ceiling_usd
-            bill.spent += billed
-            if billed or not self._was_unsent(job):
-                bill.overrun = max(bill.overrun, bill.spent - bill.limit)
-
-    def _was_unsent(self, job: Job) -> bool:
-        return job.state is JobState.CANCELLED and not job.billed
-
-    def _sends(self, job: Job) -> type[BaseException] | None:
-        """A planned job at the door: it is in its POST, or a budget is passed."""
-        if any(bill.is_passed() for bill in job.bills):
-            job.state = JobState.PLANNED
-            return OverBudget
-        job.state = JobState.SUBMITTING
-        job.posts += 1
-        return None
-
-    def _lost(self, key: str) -> type[BaseException] | None:
-        job = self.jobs[key]
-        if self.world.is_shy:
-            job.state = JobState.SUBMISSION_UNKNOWN
-            return SubmissionUnknown
-        if job.posts in self.world.taken.get(key, []):
-            job.state = JobState.SUBMITTED
-            return None
-        if job.resends >= MOST_RESENDS:
-            job.state = JobState.SUBMISSION_UNKNOWN
-            return SubmissionUnknown
-        job.resends += 1
-        return self._sends(job)
 
     def _in_post(self, key: str) -> Process | None:
         return next((one for one in self.workers if one.sent and one.sent.job_key == key), None)
@@ -270,7 +67,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (error is None) == (expected is None), f"expected {expected}"
 
     def _pick(self, data: st.DataObject, *states: JobState) -> str | None:
-        keys = [key for key, job in self.jobs.items() if job.state in states]
+        keys = [key for key, job in self.books.jobs.items() if job.state in states]
         return data.draw(st.sampled_from(keys)) if keys else None
 
     # --- steps ---
@@ -287,9 +84,9 @@ class LedgerMachine(RuleBasedStateMachine):
         weights = {
             "plan": 2,
             "set_limit": 1,
-            "cancel": 1 if self.jobs else 0,
-            "move": 1 if self.jobs else 0,
-            "send": 5 if sending < 2 and any(self._is_free(key) for key in self.jobs) else 0,
+            "cancel": 1 if self.books.jobs else 0,
+            "move": 1 if self.books.jobs else 0,
+            "send": 5 if sending < 2 and any(self._is_free(key) for key in self.books.jobs) else 0,
             "take_over": 2 if sending == 1 else 0,
             "answer": 6 if sending else 0,
             "look": 1 if self._has(JobState.SUBMITTED) else 0,
@@ -330,16 +127,16 @@ class LedgerMachine(RuleBasedStateMachine):
             fallbacks=(following,) if has_next else (),
             **fields,
         )
-        now = self._current(order.work_key)
-        job = self.jobs[now] if now is not None else None
+        now = self.books.current(order.work_key)
+        job = self.books.jobs[now] if now is not None else None
         if job is None:
-            expected = self._reserve(order, 1)
+            expected = self.books.reserve(order, 1)
         elif job.state is JobState.CANCELLED or (
             job.state in (JobState.FAILED, JobState.EXPIRED)
             and not job.is_refused
-            and self._failures(job.order.work_key) < MAX_ATTEMPTS
+            and self.books.failures(job.order.work_key) < MAX_ATTEMPTS
         ):
-            expected = self._reserve(order if job.order.work_key == order.work_key else job.order, job.attempt + 1)
+            expected = self.books.reserve(order if job.order.work_key == order.work_key else job.order, job.attempt + 1)
         else:
             expected = now
         try:
@@ -348,30 +145,30 @@ class LedgerMachine(RuleBasedStateMachine):
             assert expected is None
 
     def _has(self, *states: JobState) -> bool:
-        return any(job.state in states for job in self.jobs.values())
+        return any(job.state in states for job in self.books.jobs.values())
 
     def _send(self, who: int, data: st.DataObject, is_shy: bool) -> None:
         """A process sends a planned job, or takes one over whose process died or whose answer was lost."""
         worker = self.workers[who] if self.workers[who].sent is None else self.workers[1 - who]
-        key = data.draw(st.sampled_from([key for key in self.jobs if self._is_free(key)]))
+        key = data.draw(st.sampled_from([key for key in self.books.jobs if self._is_free(key)]))
         self._begin(worker, key, is_shy)
 
     def _take_over(self, is_shy: bool) -> None:
         """A process believes the other one dead, whose lock is gone but whose POST is still under way."""
         busy, idle = sorted(self.workers, key=lambda one: one.sent is None)
         assert busy.sent is not None
-        if self.jobs[busy.sent.job_key].state is not JobState.SUBMITTING:
+        if self.books.jobs[busy.sent.job_key].state is not JobState.SUBMITTING:
             return
         self._cut(busy.sent.job_key)
         self._begin(idle, busy.sent.job_key, is_shy)
 
     def _is_free(self, key: str) -> bool:
-        return self.jobs[key].state in SENDABLE and self._in_post(key) is None
+        return self.books.jobs[key].state in SENDABLE and self._in_post(key) is None
 
     def _begin(self, worker: Process, key: str, is_shy: bool) -> None:
         self.world.is_shy = is_shy
-        job = self.jobs[key]
-        expected = self._sends(job) if job.state is JobState.PLANNED else self._lost(key)
+        job = self.books.jobs[key]
+        expected = self.books.sends(job) if job.state is JobState.PLANNED else self.books.lost(key)
         self._check(worker.begin(key), expected)
 
     def _cut(self, key: str) -> None:
@@ -387,7 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
         worker = self.workers[who] if self.workers[who].sent else self.workers[1 - who]
         sent = worker.sent
         assert sent is not None
-        key, job = sent.job_key, self.jobs[sent.job_key]
+        key, job = sent.job_key, self.books.jobs[sent.job_key]
         is_ours = job.posts == sent.number
         if (key, sent.number) in self.world.too_late or not is_ours or job.state is not JobState.SUBMITTING:
             if (key, sent.number) in self.world.too_late and word.endswith(("accept", "taken")):
@@ -400,15 +197,15 @@ class LedgerMachine(RuleBasedStateMachine):
             case "accept":
                 job.state = JobState.SUBMITTED
             case "refuse":
-                expected = self._sends(job)
+                expected = self.books.sends(job)
             case "reject":
                 job.is_refused, expected = True, Rejected
-                self._settle(job, JobState.FAILED, FREE)
+                self.books.settle(job, JobState.FAILED, FREE)
             case "lost":
-                expected = self._lost(key)
+                expected = self.books.lost(key)
             case "lost and taken":
                 self.world.take(sent)
-                expected = self._lost(key)
+                expected = self.books.lost(key)
                 self.world.taken[key].remove(sent.number)
             case "killed" | "killed and taken":
                 expected = Killed
@@ -416,7 +213,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _late_word(self, worker: Process, sent: Submission, word: str) -> None:
         """What comes after another process took the POST for lost, and then the death of the one it came to."""
-        key, ledger, job = sent.job_key, worker.ports.ledger, self.jobs[sent.job_key]
+        key, ledger, job = sent.job_key, worker.ports.ledger, self.books.jobs[sent.job_key]
         is_theirs = job.posts == sent.number and job.state is JobState.SUBMISSION_UNKNOWN
         if word == "refuse":
             ledger.postpone(key, worker.ports.clock.now(), "429", post=sent.number)
@@ -435,7 +232,7 @@ class LedgerMachine(RuleBasedStateMachine):
             is_running = data.draw(st.booleans())
             self.workers[who].ports.ledger.beat(key, is_running=is_running, progress=None, waited_seconds=1)
             if is_running:
-                self.jobs[key].state = JobState.RUNNING
+                self.books.jobs[key].state = JobState.RUNNING
 
     def _finish(self, who: int, data: st.DataObject, billed: Decimal, is_good: bool, is_charged: bool) -> None:
         """Settled by one process, and once more by the other, whose word then counts for nothing."""
@@ -450,26 +247,26 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             first.end(key, JobState.FAILED, "JobFailed", "it fell over", job_cost(job, charged, "failed"))
         second.end(key, JobState.EXPIRED, "ResultExpired", "gone", job_cost(job, billed * 2, "late"))
-        self._settle(self.jobs[key], JobState.SUCCEEDED if is_good else JobState.FAILED, charged)
+        self.books.settle(self.books.jobs[key], JobState.SUCCEEDED if is_good else JobState.FAILED, charged)
 
     def _cancel(self, who: int, data: st.DataObject) -> None:
         key = self._pick(data, *JobState)
         assert key is not None
-        job = self.jobs[key]
+        job = self.books.jobs[key]
         assert self.workers[who].ports.ledger.cancel_planned(key, "no longer wanted") is (job.state is JobState.PLANNED)
         if job.state is JobState.PLANNED:
-            self._settle(job, JobState.CANCELLED, FREE)
+            self.books.settle(job, JobState.CANCELLED, FREE)
 
     def _decide(self, who: int, data: st.DataObject, choice: Choice) -> None:
         """A person, who has looked at the vendor's own page and says what is true."""
         key = self._pick(data, JobState.SUBMISSION_UNKNOWN)
         if key is None or self._in_post(key):
             return
-        job, ports = self.jobs[key], self.workers[who].ports
+        job, ports = self.books.jobs[key], self.workers[who].ports
         is_there = job.posts in self.world.taken.get(key, [])
         if choice is Choice.ABANDON:
             resolve(ports, key, choice)
-            self._settle(job, JobState.CANCELLED, job.order.estimate_usd)
+            self.books.settle(job, JobState.CANCELLED, job.order.estimate_usd)
         elif is_there:
             resolve(ports, key, Choice.ADOPT, f"{key}-{job.posts}")
             job.state = JobState.SUBMITTED
@@ -481,17 +278,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def _move(self, who: int, data: st.DataObject) -> None:
         key = self._pick(data, *JobState)
         assert key is not None
-        job, ports = self.jobs[key], self.workers[who].ports
+        job, ports = self.books.jobs[key], self.workers[who].ports
         if job.state is not JobState.PLANNED or not job.order.fallbacks:
             assert move_to_next_vendor(ports, key) == job.moved_to
             if job.order.fallbacks:  # it was planned when another process looked
                 moved = ports.ledger.move(key, job.order.fallbacks[0], 1, "down")
                 assert (moved.key if moved else None) == job.moved_to
             return
-        known = self._latest(job.order.fallbacks[0].work_key)
-        self._settle(job, JobState.CANCELLED, FREE)
-        attempt = self.jobs[known].attempt if known else 1
-        new_key = known or self._reserve(job.order.fallbacks[0], attempt)
+        known = self.books.latest(job.order.fallbacks[0].work_key)
+        self.books.settle(job, JobState.CANCELLED, FREE)
+        attempt = self.books.jobs[known].attempt if known else 1
+        new_key = known or self.books.reserve(job.order.fallbacks[0], attempt)
         if new_key is None:
             job.state, job.billed = JobState.PLANNED, None
             for bill in job.bills:
@@ -503,7 +300,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert move_to_next_vendor(ports, key) == new_key
 
     def _set_limit(self, limit: int, is_mei: bool) -> None:
-        bill = self.mei if is_mei else self.season
+        bill = self.books.mei if is_mei else self.books.season
         bill.limit = Decimal(limit)
         bill.overrun = max(bill.spent - bill.limit, FREE)
         if is_mei:
@@ -520,22 +317,25 @@ class LedgerMachine(RuleBasedStateMachine):
             (self.season_id,),
         ).fetchall()
         assert {row[0]: row[1:] for row in rows} == {
-            key: (job.state, job.billed, job.posts, job.moved_to) for key, job in self.jobs.items()
+            key: (job.state, job.billed, job.posts, job.moved_to) for key, job in self.books.jobs.items()
         }
 
     @invariant()
     def the_budgets_hold_what_is_open_and_what_was_billed(self) -> None:
-        for bill, where, of in ((self.season, "season_id", self.season_id), (self.mei, "character_id", self.mei_id)):
+        for bill, where, of in (
+            (self.books.season, "season_id", self.season_id),
+            (self.books.mei, "character_id", self.mei_id),
+        ):
             row = self.eye.execute(
                 f"SELECT limit_usd, reserved_usd, spent_usd, overrun_usd FROM budgets WHERE {where} = %s".encode(),
                 (of,),
             ).fetchone()
             assert row == (bill.limit, bill.reserved, bill.spent, bill.overrun)
-            mine = [job for job in self.jobs.values() if bill in job.bills]
+            mine = [job for job in self.books.jobs.values() if bill in job.bills]
             assert bill.reserved == sum(job.order.ceiling_usd for job in mine if job.state not in ENDS)
             assert bill.spent == sum((job.billed or FREE for job in mine), FREE)
-        held, spent = self.season.reserved, self.season.spent
-        assert held <= self.held_before or held + spent <= self.season.limit, "reserved past the limit"
+        held, spent = self.books.season.reserved, self.books.season.spent
+        assert held <= self.held_before or held + spent <= self.books.season.limit, "reserved past the limit"
         self.held_before = held
 
     @invariant()
@@ -543,12 +343,12 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.eye.execute(
             "SELECT coalesce(sum(amount), 0) FROM job_costs WHERE season_id = %s", (self.season_id,)
         ).fetchone()
-        assert row == (self.season.spent,)
+        assert row == (self.books.season.spent,)
 
     @invariant()
     def nothing_is_bought_twice(self) -> None:
         assert all(len(numbers) <= 1 for numbers in self.world.taken.values()), self.world.taken
-        assert dict(self.world.posts) == {key: job.posts for key, job in self.jobs.items() if job.posts}
+        assert dict(self.world.posts) == {key: job.posts for key, job in self.books.jobs.items() if job.posts}
 
     @invariant()
     def every_move_was_legal_and_is_written_down(self) -> None:
@@ -562,7 +362,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert at.get(key) == was
             assert was is None or JobState(to) in LEGAL_EDGES[JobState(was)]
             at[key] = to
-        assert at == {key: job.state for key, job in self.jobs.items()}
+        assert at == {key: job.state for key, job in self.books.jobs.items()}
 
     def teardown(self) -> None:
         for worker in self.workers:
