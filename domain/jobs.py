@@ -232,6 +232,7 @@ class ProviderJob(Record):
     estimate_usd: Decimal
     ceiling_usd: Decimal
     billed_usd: Decimal | None
+    """Set with its end; or before it, when its result is kept already and only the settling is left."""
     is_simulated: bool
     submitted_at: datetime | None
     created_at: datetime

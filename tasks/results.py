@@ -58,6 +58,8 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
         if job.state is not JobState.SUCCEEDED:
             raise remembered(job)
         return
+    if _settle_kept(ports, job):
+        return
     assert job.ids is not None, f"job {key} is {job.state}, not submitted"
     vendor = ports.job_vendor(job.request.vendor)
     limit = TIME_LIMIT_SECONDS[job.operation]
@@ -103,7 +105,7 @@ def look_once(ports: Ports, key: str, *, silent_seconds: float) -> None:
     errors as `await_job`.
     """
     job = ports.ledger.get(key)
-    if job.is_over:
+    if job.is_over or _settle_kept(ports, job):
         return
     assert job.ids is not None, f"job {key} is {job.state}, not submitted"
     vendor = ports.job_vendor(job.request.vendor)
@@ -163,6 +165,8 @@ def stop_overdue(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
 
 
 def _settle_stopped(ports: Ports, vendor: JobVendor, job: ProviderJob, ends_as: JobState, error: OnModelError) -> bool:
+    if _settle_kept(ports, job):
+        return True
     state = stop_at_vendor(ports, vendor, job)
     if state in (VendorState.CANCELLED, VendorState.GONE):
         _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
@@ -243,11 +247,21 @@ def _finish(
         except (JobFailed, ResultExpired) as unusable:
             missing = unusable
             continue
+        ports.ledger.keep(job.key, files, output.seed, billed, text=output.text)
         ports.ledger.succeed(job.key, files, output.seed, job_cost(job, billed, title(job)), text=output.text)
         return
     assert missing is not None
     state = JobState.EXPIRED if isinstance(missing, ResultExpired) else JobState.FAILED
     _fail(ports, job, state, missing, charged=billed)
+
+
+def _settle_kept(ports: Ports, job: ProviderJob) -> bool:
+    """Settle a job whose result an earlier process kept and noted before it died; the vendor is not asked any more."""
+    if job.billed_usd is None or not all(ports.blobs.has(file.sha256) for file in job.files):
+        return False
+    cost = job_cost(job, job.billed_usd, title(job))
+    ports.ledger.succeed(job.key, job.files, job.seed, cost, text=job.text)
+    return True
 
 
 def _output(

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from psycopg import Connection, OperationalError
@@ -218,12 +219,24 @@ class Ledger(JobReading):
 
     # --- (f), (g) the end: kept, settled, and only then over ---
 
+    def keep(
+        self, key: str, files: tuple[KeptFile, ...], seed: int | None, billed_usd: Decimal, *, text: str | None = None
+    ) -> None:
+        """What a finished job made is in our store: noted before it is settled. Safe to repeat.
+
+        Should we die in between and the vendor forget the job, its result is still known and not bought again.
+        """
+        self._do(
+            """UPDATE provider_jobs SET result = %s, billed_usd = %s
+               WHERE key = %s AND state IN ('submitted', 'running')""",
+            (_result(files, seed, text), billed_usd, key),
+        )
+
     def succeed(
         self, key: str, files: tuple[KeptFile, ...], seed: int | None, entry: CostEntry, *, text: str | None = None
     ) -> None:
         """File stored and checked: settle at what was billed, release the rest, and the job has succeeded."""
-        result = {"files": [file.model_dump() for file in files], "seed": seed, "text": text}
-        self._end(key, JobState.SUCCEEDED, entry, "result = %(result)s", {"result": Jsonb(result)}, "")
+        self._end(key, JobState.SUCCEEDED, entry, "result = %(result)s", {"result": _result(files, seed, text)}, "")
 
     def end(self, key: str, state: JobState, error_class: str, message: str, entry: CostEntry) -> None:
         """Failed, cancelled or expired: settle at what the vendor charges for that (often nothing)."""
@@ -358,6 +371,10 @@ def _is_at_post(db: Connection[Any], key: str, post: int | None) -> bool:
 def _has_request(db: Connection[Any], key: str, request_id: str) -> bool:
     row = db.execute("SELECT request_id FROM provider_jobs WHERE key = %s", (key,)).fetchone()
     return row is not None and row[0] == request_id
+
+
+def _result(files: tuple[KeptFile, ...], seed: int | None, text: str | None) -> Jsonb:
+    return Jsonb({"files": [file.model_dump() for file in files], "seed": seed, "text": text})
 
 
 def _error(error_class: str, message: str) -> tuple[str, dict[str, Any]]:

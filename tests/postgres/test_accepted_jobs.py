@@ -11,6 +11,7 @@ from PIL import Image
 
 from domain.errors import JobFailed, NeedsPerson, ResultExpired, Unavailable
 from domain.jobs import JobOrder, JobOutput, JobState, Operation, OutputFile, VendorState
+from providers.postgres.ledger import Ledger
 from tasks.jobs import await_job, plan_again, plan_job, submit_job
 from tasks.results import FETCH_AFTER_SECONDS, LOOKS_BEFORE_GONE, TIME_LIMIT_SECONDS
 from tests.acceptance.standin_vendor import StandinVendor
@@ -235,6 +236,42 @@ def test_a_result_that_stays_missing_counts_as_spent(open_with: Open) -> None:
     with pytest.raises(ResultExpired, match="not there"):
         await_job(ports, key)
     assert (state(ports, key), budget(ports, order)) == (JobState.EXPIRED, (Decimal(0), Decimal(1)))
+
+
+class DyingLedger(Ledger):
+    """The process ends just before it settles."""
+
+    def succeed(self, *_: Any, **__: Any) -> None:
+        raise Unavailable("the power went out")
+
+
+def test_a_result_that_was_kept_is_settled_without_its_vendor_by_whoever_comes_next(open_with: Open) -> None:
+    first, forgetful = open_with(StandinVendor()), StandinVendor(states=(VendorState.GONE,))
+    order, key = planned(first)
+    submit_job(first, key)
+    first.__dict__["ledger"] = DyingLedger(first.database)
+    with pytest.raises(Unavailable, match="power"):
+        await_job(first, key)
+    assert (state(first, key), budget(first, order)) == (JobState.RUNNING, (Decimal(2), Decimal(0)))
+    second = open_with(forgetful)
+    await_job(second, key)
+    assert (state(second, key), budget(second, order)) == (JobState.SUCCEEDED, (Decimal(0), Decimal(1)))
+    assert forgetful.calls == 0
+    assert second.blobs.has(second.ledger.get(key).files[0].sha256)
+
+
+def test_a_result_that_was_noted_and_is_no_longer_in_our_store_is_fetched_again(open_with: Open) -> None:
+    first = open_with(StandinVendor())
+    _, key = planned(first)
+    submit_job(first, key)
+    first.__dict__["ledger"] = DyingLedger(first.database)
+    with pytest.raises(Unavailable, match="power"):
+        await_job(first, key)
+    first.blobs.delete(first.ledger.get(key).files[0].sha256)
+    second = open_with(StandinVendor())
+    await_job(second, key)
+    assert state(second, key) is JobState.SUCCEEDED
+    assert second.blobs.has(second.ledger.get(key).files[0].sha256)
 
 
 def test_an_address_that_has_expired_is_asked_for_anew(open_with: Open) -> None:
