@@ -179,7 +179,8 @@ class _Run:
                 break
             ended = self._start().ended()
         assert ended is not None
-        return self._count(ended, [] if self._stand.has_struck() else ["the fault was armed and did not strike"])
+        has_struck = self._stand.has_struck() or not self._cell.must_strike
+        return self._count(ended, [] if has_struck else ["the fault was armed and did not strike"])
 
     def _strike(self, first: Worker) -> Ended | None:
         """Make the fault; how the worker ended, None where it was killed."""

@@ -61,7 +61,8 @@ class Point(StrEnum):
     COMPLETED = "the vendor calls it done, its output is not asked for"
     FETCHING = "about to fetch a file"
     HALFWAY = "half of a file is here"
-    SETTLING = "the files are kept, the job is not settled"
+    KEEPING = "the files are in our store, and no row says so"
+    SETTLING = "the files are noted, the job is not settled"
 
 
 OF_THE_PROCESS = frozenset(
@@ -81,7 +82,10 @@ _ANSWER_POINT = _PROCESS_POINT | {
     Step.BEFORE_POST: Point.ASKING,
     Step.AFTER_POST: Point.CLAIMED,
     Step.DOWNLOAD: Point.FETCHING,
+    Step.SETTLEMENT: Point.KEEPING,
 }
+OF_THE_JOB = frozenset({Fault.VANISHED, Fault.EXPIRED, Fault.ENDLESS, Fault.UNKNOWN})
+"""What becomes of a job at its vendor. Once its files are noted nobody asks, and it must not matter."""
 
 
 class Ending(Record):
@@ -107,7 +111,13 @@ class Cell(Record):
     @property
     def point(self) -> Point:
         """Where the worker halts for the fault to be made."""
-        return (_PROCESS_POINT if self.fault in OF_THE_PROCESS else _ANSWER_POINT)[self.step]
+        is_ours = self.fault in OF_THE_PROCESS or not self.must_strike
+        return (_PROCESS_POINT if is_ours else _ANSWER_POINT)[self.step]
+
+    @property
+    def must_strike(self) -> bool:
+        """Whether a request must meet the fault; False where the very point is that none is made."""
+        return not (self.step is Step.SETTLEMENT and self.fault in OF_THE_JOB)
 
     @property
     def name(self) -> str:
@@ -139,7 +149,6 @@ _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
         (Fault.VANISHED, Step.POLLING): _FORGOTTEN,
         (Fault.VANISHED, Step.COMPLETION): _FORGOTTEN,
         (Fault.VANISHED, Step.DOWNLOAD): _FILE_GONE,
-        (Fault.VANISHED, Step.SETTLEMENT): _FORGOTTEN,
         (Fault.ENDLESS, Step.AFTER_POST): _STOPPED,
     },
     VendorName.COMFYUI: {
@@ -147,14 +156,11 @@ _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
         (Fault.VANISHED, Step.POLLING): _RESTARTED,
         (Fault.VANISHED, Step.COMPLETION): _RESTARTED,
         (Fault.VANISHED, Step.DOWNLOAD): _FILE_GONE,
-        (Fault.VANISHED, Step.SETTLEMENT): _RESTARTED,
         (Fault.ENDLESS, Step.AFTER_POST): _STOPPED,
         (Fault.ENDLESS, Step.POLLING): _STOPPED,
         (Fault.ENDLESS, Step.COMPLETION): _STOPPED,
-        (Fault.ENDLESS, Step.SETTLEMENT): _STOPPED,
         (Fault.UNKNOWN, Step.AFTER_POST): _WORD_STAYS,
         (Fault.UNKNOWN, Step.POLLING): _WORD_STAYS,
-        (Fault.UNKNOWN, Step.SETTLEMENT): _WORD_STAYS,
     },
     VendorName.RUNPOD: {
         (Fault.VANISHED, Step.AFTER_POST): _again("its answer is lost, and no list of pods has its name"),

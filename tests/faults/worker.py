@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -205,11 +206,17 @@ class Halt:
 
 
 class WatchedLedger(Ledger):
-    """The ledger, with a point just before a job is settled as succeeded."""
+    """The ledger, with points just before what was kept is noted, and before the job is settled."""
 
     def __init__(self, database: Any, halt: Halt) -> None:
         super().__init__(database)
         self._halt = halt
+
+    def keep(
+        self, key: str, files: tuple[KeptFile, ...], seed: int | None, billed_usd: Decimal, *, text: str | None = None
+    ) -> None:
+        self._halt(Point.KEEPING)
+        super().keep(key, files, seed, billed_usd, text=text)
 
     def succeed(
         self, key: str, files: tuple[KeptFile, ...], seed: int | None, entry: CostEntry, *, text: str | None = None
