@@ -129,7 +129,7 @@ def detail(type_: str, *loc: str) -> dict[str, Any]:
         (Answer(503, b"<html>nginx</html>"), SubmissionUnknown, "503"),
         (Answer(504, {"detail": "late", "error_type": "startup_timeout"}), SubmissionUnknown, "504"),
         (Answer(307, b"", {"Location": "https://queue.fal.run/other"}), SubmissionUnknown, "307"),
-        (Answer(200, b"{not json"), SubmissionUnknown, "may be running"),
+        (Answer(200, b"{not json"), SubmissionUnknown, "no usable answer came back"),
         (Answer(200, {"status": "IN_QUEUE"}), SubmissionUnknown, "without a readable request_id"),
         (Answer(200, ["job-1"]), SubmissionUnknown, "without a readable request_id"),
         (Answer(200, b'{"request_id": "jo', promised=400), SubmissionUnknown, "RemoteProtocolError"),
