@@ -95,6 +95,15 @@ class JobReading(CostRows):
         )
         return int(row["failed"]) if row else 0
 
+    def seconds_since_claim(self, key: str) -> float:
+        """How long ago its last POST was claimed, by the database's clock alone; 0 when that was set back or never."""
+        row = self._one(
+            """SELECT extract(epoch FROM clock_timestamp() - max(at))::float8 AS seconds FROM provider_job_events
+               WHERE job_key = %s AND to_state = 'submitting'""",
+            (key,),
+        )
+        return max(float(row["seconds"] or 0.0), 0.0) if row else 0.0
+
     def times_resent(self, key: str) -> int:
         """How often a job was planned again after its answer was lost."""
         row = self._one(

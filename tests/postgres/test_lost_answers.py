@@ -104,6 +104,18 @@ def test_a_vendor_that_proves_absence_gets_it_again_after_its_post_can_no_longer
     assert (ports.clock.now() - before).total_seconds() >= 70
 
 
+def test_a_sender_whose_clock_was_behind_does_not_make_its_post_look_old(open_with: Open) -> None:
+    vendor = StandinVendor(look_ups=[ABSENT] * 3, absence=PROVES_ABSENCE)
+    sender, ports = open_with(vendor), open_with(vendor)
+    _, key = planned(sender)
+    assert sender.ledger.claim(key, sender.clock.now(), {})  # and then its connection is cut
+    ports.clock.sleep(3600)
+    submit_job(ports, key)
+    assert isinstance(ports.clock, HandClock)
+    (waited,) = [pause for pause in ports.clock.slept if 5 < pause < 3600]
+    assert PROVES_ABSENCE.after_seconds - 20 < waited <= PROVES_ABSENCE.after_seconds
+
+
 def test_what_is_lost_each_time_is_not_sent_for_ever_however_absent_it_is(open_with: Open) -> None:
     vendor = StandinVendor(submits=[RESET] * 99, look_ups=[ABSENT] * 99, absence=PROVES_ABSENCE)
     _, ports, key = _waiting(open_with, vendor)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from domain.errors import OnModelError, SubmissionUnknown
-from domain.jobs import JobState
+from domain.jobs import JobState, VendorJobIds
+from domain.submissions import Finding, LookUp
 from tasks.jobs import await_job, plan_job, submit_job
-from tests.acceptance.standin_vendor import StandinVendor
+from tests.acceptance.standin_vendor import PROVES_ABSENCE, StandinVendor
 from tests.ports_for_tests import HandClock, PortsForTests, store_season
 from tests.postgres.door_orders import Open, budget, order_in, planned, run_together, slugs, state
 
@@ -83,6 +84,14 @@ def test_a_job_whose_submitter_died_is_never_posted_by_another(open_with: Open) 
     assert (state(ports, key), budget(ports, order)) == (JobState.SUBMISSION_UNKNOWN, (Decimal(2), Decimal(0)))
 
 
+def _kill_while_submitting(ports: PortsForTests, key: str) -> None:
+    assert ports.settings.database_url is not None
+    url = ports.settings.database_url.get_secret_value()
+    process = subprocess.run([sys.executable, "-c", KILLED_WHILE_SUBMITTING, url, key], cwd=ROOT, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert state(ports, key) is JobState.SUBMITTING
+
+
 KILLED_WHILE_SUBMITTING = """
 import os, signal, sys
 from datetime import UTC, datetime
@@ -100,15 +109,35 @@ def test_a_process_killed_in_the_middle_of_its_post_leaves_a_job_that_waits_for_
     vendor = StandinVendor()
     ports = open_with(vendor)
     order, key = planned(ports)
-    assert ports.settings.database_url is not None
-    url = ports.settings.database_url.get_secret_value()
-    process = subprocess.run([sys.executable, "-c", KILLED_WHILE_SUBMITTING, url, key], cwd=ROOT, timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert state(ports, key) is JobState.SUBMITTING
+    _kill_while_submitting(ports, key)
     with pytest.raises(SubmissionUnknown):
         submit_job(ports, key)
     assert vendor.posts == []
     assert budget(ports, order) == (Decimal(2), Decimal(0))
+
+
+def test_what_a_killed_process_had_sent_is_found_at_its_vendor_and_goes_on(open_with: Open) -> None:
+    ids = VendorJobIds(request_id="sent-by-the-dead")
+    vendor = StandinVendor(look_ups=[LookUp(finding=Finding.FOUND, detail="there", ids=ids)])
+    ports = open_with(vendor)
+    _, key = planned(ports)
+    _kill_while_submitting(ports, key)
+    submit_job(ports, key)
+    await_job(ports, key)
+    assert (vendor.posts, ports.ledger.get(key).ids, state(ports, key)) == ([], ids, JobState.SUCCEEDED)
+
+
+def test_what_a_killed_process_had_not_sent_is_sent_where_its_vendor_proves_that(open_with: Open) -> None:
+    vendor = StandinVendor(absence=PROVES_ABSENCE)
+    ports = open_with(vendor)
+    # The dead one's POST was begun by the machine's clock, which is ahead of ours: it counts as just begun.
+    _, key = planned(ports)
+    _kill_while_submitting(ports, key)
+    submit_job(ports, key)
+    assert (len(vendor.looked_for), len(vendor.posts)) == (3, 1)
+    assert (state(ports, key), ports.ledger.get(key).post_count) == (JobState.SUBMITTED, 2)
+    assert isinstance(ports.clock, HandClock)
+    assert PROVES_ABSENCE.after_seconds in ports.clock.slept
 
 
 def test_an_answer_that_comes_after_all_is_stored_and_the_job_goes_on(open_with: Open) -> None:
