@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,29 +19,55 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "faults.md"
 FOLDER_VARIABLE = "ONMODEL_TEST_FAULTS"
 COLUMNS = 3
-ROW_WIDTH, CELL_WIDTH = 23, 24
+WIDTH = 80
+GAP = "   "
 WHOLE = "whole-run-"
 DIFFERS, MISSING, NO_CELL = "!", "not run", "-"
 
 INTRODUCTION = f"""# What happens when it dies: the fault matrix
 
-Written by `make faults`, never by hand. Each cell is one job through the door for money (`tasks/jobs.py`) in a
-process of its own, on a real PostgreSQL, with a real adapter over HTTP to a stand-in of the vendor. The fault strikes
-once, exactly at the step; then the same work is started again until it is done or exits 6, and counted:
+Written by `make faults`, never by hand. Each cell is one job through the door
+for money (`tasks/jobs.py`) in a process of its own, on a real PostgreSQL, with
+a real adapter over HTTP to a stand-in of the vendor. The fault strikes exactly
+at the step; then the same work is started again until it is done or exits 6
+(a person decides), and it is counted:
 
-    how it ended, then  jobs the vendor accepted / results lost / cents over budget / pods left
+    how it ended, then
+    jobs the vendor accepted / results lost / cents over budget / pods left
 
-The budget is {BUDGET_USD} USD and an attempt reserves {CEILING_USD}. Beside these numbers every cell checks that each
-move of the ledger was a legal one, that what was spent is what was logged, that nothing stays reserved once all is
-over, and that the armed fault really struck.
+The budget is {BUDGET_USD} USD and an attempt reserves {CEILING_USD}; a job that is dead for
+certain is tried anew once. Beside these numbers every cell checks that every
+move of the ledger was a legal one, that exactly one job has succeeded and is
+settled, that what was spent is what was logged, that nothing stays reserved
+once all is over, and that the fault really struck.
 
-- Faults of the process strike at its worst moment of the step: before the POST the row is marked and nothing has left;
-  after it the vendor has answered and its id is not stored; half of a file is here; the files are kept and not settled.
-- All other faults are the vendor's answer to the request of that step. Before the POST that is the upload of a file
-  (RunPod, which takes none: the ping of a vendor that was down). After it, the vendor has taken the job, except for
-  429, and its answer is spoiled. Settling asks the vendor nothing: it is broken off by SIGKILL, and whoever takes it up
-  meets the fault. A fault that no answer of the step can have (an expired address while polling) is armed there and
-  meets the next request that can.
+- Faults of ours (SIGKILL, SIGSTOP, Postgres, the clock) strike at the worst
+  moment of the step. Before the POST: the row is marked and nothing has left.
+  After it: the vendor has answered and its id is not stored. At the download:
+  half of a file is here. At the settlement: the files are noted and the job
+  is not settled.
+- SIGSTOP: a second worker comes while the first stands still, and then the
+  first goes on.
+- All other faults are the vendor's answer to the request of that step. Before
+  the POST that is the upload of a file (RunPod, which takes none: the ping of
+  a vendor that was down). After it the vendor has taken the job, except for
+  the 429, and its answer is spoiled.
+- A fault that no answer of a step can carry meets the nearest request that
+  can: an address that expires while polling is met by the download.
+- Settling asks the vendor nothing. It is broken off by SIGKILL before the kept
+  files are noted, and whoever takes it up meets the fault. What becomes of the
+  job itself (vanished, expired, without end, in an unknown state) happens after
+  they are noted, and must not matter.
+- "Job vanished" and "status never ends" mean for good: such a job is dead, and
+  the second that the vendor accepts is its successor.
+"""
+
+WHOLE_RUNS = """\
+The command itself, with Prefect, the embedded Postgres and the sandbox in a
+process of its own: a season of one character and one slot, so that one video
+is bought. It is started again until it ends with 0 or 6. No halting points
+here: the run is struck while the sandbox keeps it waiting at that step, or
+while its settlement waits for a row that the test holds.
 """
 
 
@@ -76,7 +102,7 @@ def page(counts: dict[str, Count]) -> str:
         parts.append(f"## {vendor}\n")
         parts += [f"```text\n{block}\n```\n" for block in _blocks(vendor, counts)]
         if vendor is VendorName.RUNPOD:
-            parts.append(f"{RUNPOD_LATER}\n")
+            parts.append(_item("", RUNPOD_LATER) + "\n")
     parts.append(_reasons())
     parts.append(_whole_runs(counts))
     return "\n".join(parts)
@@ -95,38 +121,50 @@ def shown(cell: Cell, counts: dict[str, Count]) -> str:
 def _blocks(vendor: VendorName, counts: dict[str, Count]) -> list[str]:
     steps = steps_of(vendor)
     by_place = {(cell.fault, cell.step): cell for cell in cells() if cell.vendor is vendor}
-    blocks = []
-    for first in range(0, len(steps), COLUMNS):
-        columns = steps[first : first + COLUMNS]
-        lines = [_line("", [str(step) for step in columns])]
-        lines += [_line(fault, [shown(by_place[fault, step], counts) for step in columns]) for fault in Fault]
-        blocks.append("\n".join(lines))
-    return blocks
+    return [
+        _aligned(
+            [
+                ["", *(str(step) for step in columns)],
+                *([str(fault), *(shown(by_place[fault, step], counts) for step in columns)] for fault in Fault),
+            ]
+        )
+        for columns in (steps[first : first + COLUMNS] for first in range(0, len(steps), COLUMNS))
+    ]
 
 
-def _line(row: str, words: Sequence[str]) -> str:
-    return (row.ljust(ROW_WIDTH) + "".join(word.ljust(CELL_WIDTH) for word in words[:-1]) + words[-1]).rstrip()
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        GAP.join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _reasons() -> str:
-    why: dict[str, list[str]] = defaultdict(list)
+    why: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells():
-        reason = cell.not_run_because and f"Not run: {cell.not_run_because}"
+        reason = cell.not_run_because and f"Not run: {cell.not_run_because}."
         if not reason and cell.expected.reason:
-            reason = f"{cell.expected}: {cell.expected.reason}"
+            reason = f"{cell.expected}: {cell.expected.reason}."
         if reason:
-            why[reason].append(f"{cell.vendor}, {cell.fault}, {cell.step}")
+            why[reason].append(cell)
     lines = ['## Where it is not "done 1", and why\n']
     for reason, places in why.items():
-        lines += [f"- {reason}", *(f"  - {place}" for place in places)]
+        lines.append(_item("- ", reason))
+        by_row: dict[tuple[VendorName, Fault], list[str]] = defaultdict(list)
+        for cell in places:
+            by_row[cell.vendor, cell.fault].append(cell.step)
+        lines += [_item("  - ", f"{vendor}, {fault}: {', '.join(steps)}") for (vendor, fault), steps in by_row.items()]
     return "\n".join(lines) + "\n"
 
 
+def _item(mark: str, text: str) -> str:
+    return textwrap.fill(mark + text, WIDTH, subsequent_indent=" " * len(mark))
+
+
 def _whole_runs(counts: dict[str, Count]) -> str:
-    found = sorted((name.removeprefix(WHOLE), count) for name, count in counts.items() if name.startswith(WHOLE))
-    lines = [_line(name.replace("_", " "), [str(count)]) for name, count in found]
-    body = "\n".join(lines) or MISSING
-    return f"## Whole runs of `onmodel run`\n\n```text\n{body}\n```\n"
+    found = sorted((name, count) for name, count in counts.items() if name.startswith(WHOLE))
+    body = _aligned([[name[len(WHOLE) + 3 :].replace("_", " "), str(count)] for name, count in found]) or MISSING
+    return f"## Whole runs of `onmodel run`\n\n{WHOLE_RUNS}\n```text\n{body}\n```\n"
 
 
 if __name__ == "__main__":
