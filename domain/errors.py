@@ -12,10 +12,11 @@
     │   ├── PromptRefused
     │   └── BadTrainingSet
     ├── JobFailed           exit 5   the vendor took the job and it ended without a result
-    ├── ResultExpired       exit 5   the job was done, its file is gone
     ├── SubmissionUnknown   exit 6   the answer to a paid submit was lost: never sent again on a guess
     └── NeedsPerson         exit 6   something waits for a person's decision
-        └── AsksForBudget            … about a budget that would be passed, where its owner said "ask"
+        ├── AsksForBudget            … about a budget that would be passed, where its owner said "ask"
+        ├── ResultExpired            … whether to buy again what was accepted and can no longer be had
+        └── Overdue                  … whether to buy again what was stopped because it took too long
 
 A message says what, which, what was seen and what to do now. Every error survives pickling, because
 Prefect carries them between processes.
@@ -101,12 +102,6 @@ class JobFailed(OnModelError):
     exit_code = 5
 
 
-class ResultExpired(OnModelError):
-    """The job is done at the vendor, but its file can no longer be fetched."""
-
-    exit_code = 5
-
-
 class SubmissionUnknown(OnModelError):
     """The request went out and no answer came back: the job may exist. It waits for a person."""
 
@@ -121,6 +116,14 @@ class NeedsPerson(OnModelError):
 
 class AsksForBudget(NeedsPerson):
     """A job would pass a budget whose owner wants to be asked: it was not submitted, the rest goes on."""
+
+
+class ResultExpired(NeedsPerson):
+    """The vendor took the job, and neither it nor its file can be had any more: it may have been paid."""
+
+
+class Overdue(NeedsPerson):
+    """The job took longer than its kind may and was stopped at its vendor: it may have been paid."""
 
 
 EXIT_CODE_ORDER = (4, 6, 5)

@@ -256,6 +256,11 @@ class ProviderJob(Record):
         return self.state in _ENDS
 
     @property
+    def needs_word(self) -> bool:
+        """Whether it may have been paid without a result, so that only a person's word buys the work again."""
+        return self.is_over and self.error_class in ("ResultExpired", "Overdue")
+
+    @property
     def was_refused(self) -> bool:
         """Whether the vendor said no to the request itself, so that asking again is useless."""
         return self.error_class in ("Rejected", "PromptRefused", "BadTrainingSet")

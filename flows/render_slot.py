@@ -17,7 +17,6 @@ from domain.errors import (
     OutOfCredit,
     OverBudget,
     Rejected,
-    ResultExpired,
     SubmissionUnknown,
 )
 from flows.running import buy, buy_all, in_thread
@@ -30,7 +29,7 @@ from tasks.rendering import end_render_task, finish_render_task, leading_route, 
 
 LoraId = Annotated[int | None, Field(ge=1)]
 
-HOPELESS = (JobFailed, Rejected, ResultExpired, BadInput)
+HOPELESS = (JobFailed, Rejected, BadInput)
 """The way itself failed: the next route of the table is taken."""
 
 

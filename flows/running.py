@@ -17,9 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 from prefect.context import SyncClientContext
 
-from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired, Retryable
+from domain.errors import JobFailed, OnModelError, Rejected, Retryable
 from tasks.jobs import await_job_task, move_job_task, plan_again_task, submit_job_task, wait_before_retry
-from tasks.season_runs import leave_soon
+from tasks.season_runs import when_interrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +51,7 @@ async def in_thread(task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     try:
         result: R = await asyncio.get_running_loop().run_in_executor(_waiters(), future.result)
     except asyncio.CancelledError:
-        leave_soon()  # the run was cancelled or shut down: Prefect would now wait for the task's thread
+        when_interrupted()  # here, because Prefect now waits for the task's thread before anything above is told
         raise
     return result
 
@@ -87,7 +87,7 @@ async def buy(key: str, *, max_attempts: int = 1, backoff_seconds: Sequence[floa
             await in_thread(await_job_task, key)
         except Rejected:
             raise
-        except (JobFailed, ResultExpired) as failure:
+        except JobFailed as failure:
             following = await in_thread(plan_again_task, key, max_attempts)
             if following is None:
                 raise

@@ -12,7 +12,7 @@ from prefect import flow
 from pydantic import Field
 
 from domain.characters import LoraStatus
-from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired
+from domain.errors import JobFailed, OnModelError, Rejected
 from flows.running import buy, buy_all, in_thread
 from flows.words import CharacterName, SeasonSlug, publish_character
 from tasks.cancelling import stop_paid_work
@@ -29,7 +29,7 @@ from tasks.training import (
     plan_training_task,
 )
 
-HOPELESS = (JobFailed, Rejected, ResultExpired)
+HOPELESS = (JobFailed, Rejected)
 """The attempt itself failed: another may go better."""
 
 MaxAttempts = Annotated[int, Field(ge=1, le=5)]

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from domain.captions import CAPTION_RULES_VERSION, cleaned_caption
 from domain.characters import LoraStatus
-from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired, SubmissionUnknown
+from domain.errors import JobFailed, OnModelError, Overdue, Rejected, ResultExpired, SubmissionUnknown
 from domain.jobs import BlobRef, JobOrder, Operation, ProviderJob, Stage
 from domain.money import ceiling_usd, price_of_caption
 from domain.pictures import CaptionMode
@@ -95,7 +95,7 @@ def _order(ports: Ports, character: Character, image: TrainingImage) -> JobOrder
 
 def is_survivable(error: OnModelError) -> bool:
     """Whether the pictures go on without this caption; what stops every job (no money, no key) stops these too."""
-    return isinstance(error, JobFailed | Rejected | ResultExpired | SubmissionUnknown)
+    return isinstance(error, JobFailed | Rejected | ResultExpired | Overdue | SubmissionUnknown)
 
 
 def caption_training_set(ports: Ports, training_set_id: int, keys: Sequence[str]) -> int:

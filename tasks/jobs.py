@@ -39,7 +39,7 @@ from domain.retries import LONGEST_ASKED_SECONDS, PATIENCE_SECONDS, is_due, wait
 from providers.wiring import open_ports
 from tasks.breaker import is_open, let_through, note_refusal, note_taken
 from tasks.insisting import insist, store_accepted, take_up_note
-from tasks.lost_answers import look_up_lost
+from tasks.lost_answers import GIVEN_UP, RELEASED, look_up_lost
 from tasks.results import await_job
 
 if TYPE_CHECKING:
@@ -72,15 +72,18 @@ def plan_job(ports: Ports, order: JobOrder, *, max_attempts: int = 1) -> str:
     """The key of the job that does this work: the one there is, or a new attempt with its ceiling reserved.
 
     Safe to repeat: work that is open or done keeps its key, wherever it has moved, and so does work whose
-    `max_attempts` have failed or whose request was refused: awaiting that key raises its error again. What a person
-    cancelled is bought anew. Costs nothing. `OverBudget` or `AsksForBudget` when the ceiling does not fit: then nothing
-    is written.
+    `max_attempts` have failed, whose request was refused, or which may have been paid without a result: awaiting that
+    key raises its error again. What a person cancelled or wants bought again is bought anew. Costs nothing.
+    `OverBudget` or `AsksForBudget` when the ceiling does not fit: then nothing is written.
     """
     latest = current_job(ports, order.work_key)
     if latest is None:
         return ports.ledger.plan(order, 1).key
-    if latest.state is JobState.CANCELLED or (
-        latest.state in (JobState.FAILED, JobState.EXPIRED) and _may_try_again(ports, latest, max_attempts)
+    is_dead = latest.state in (JobState.FAILED, JobState.EXPIRED)
+    if (
+        latest.state is JobState.CANCELLED
+        or (is_dead and latest.error_class == RELEASED)
+        or (is_dead and _may_try_again(ports, latest, max_attempts))
     ):
         again = order if latest.work_key == order.work_key else latest.order()
         return ports.ledger.plan(again, latest.attempt + 1).key
@@ -252,7 +255,9 @@ def _vendor_url(ports: Ports, vendor: JobVendor, name: str, ref: BlobRef) -> str
 
 
 def _may_try_again(ports: Ports, job: ProviderJob, max_attempts: int) -> bool:
-    return not job.was_refused and ports.ledger.failed_attempts(job.work_key) < max_attempts
+    if job.was_refused or job.needs_word or job.error_class == GIVEN_UP:
+        return False
+    return ports.ledger.failed_attempts(job.work_key) < max_attempts
 
 
 def _is_worth_repeating(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

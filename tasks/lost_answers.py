@@ -21,6 +21,10 @@ LIST_LOOKS = 3
 """Looks at the list of a vendor that cannot prove absence: its list may lag behind its queue by seconds."""
 
 LIST_SECONDS_APART = 4.0
+RELEASED = "Released"
+GIVEN_UP = "GivenUp"
+"""A person's word on a job that may have been paid without a result: buy the work again, or do without."""
+
 MOST_RESENDS = 3
 """A request that breaks its vendor's answer each time would otherwise be sent for ever, however absent it is."""
 
@@ -77,17 +81,23 @@ def look_up_lost(ports: Ports, key: str) -> None:
 
 
 def resolve(ports: Ports, key: str, choice: Choice, request_id: str | None = None) -> ProviderJob:
-    """What a person decides about a lost job, or about one that is still running past its limit.
+    """What a person decides about a lost job, one that runs past its limit, or one that ended without a result.
 
     ADOPT takes it up under the vendor's `request_id` (asked for first; free). RESUBMIT lets it be sent again: it may
     be paid twice if the vendor has it after all. ABANDON ends it; its estimate counts as spent, because it may have
-    been paid. Where this machine still has the vendor's answer on paper, it is adopted whatever was chosen.
-    `BadInput` where the choice does not fit.
+    been paid. Of one that ended without a result (`ProviderJob.needs_word`) RESUBMIT lets the work be bought again by
+    the next run, and ABANDON leaves it, so that a slot takes its next way. Where this machine still has the vendor's
+    answer on paper, it is adopted whatever was chosen. `BadInput` where the choice does not fit.
     """
     job = ports.ledger.get(key)
     is_lost = job.state is JobState.SUBMISSION_UNKNOWN
     if is_lost and take_up_note(ports, key):
         log.warning("The vendor's answer to %s was found on this machine: it is adopted, nothing else was done", key)
+        return ports.ledger.get(key)
+    if job.needs_word and choice is not Choice.ADOPT:
+        is_again = choice is Choice.RESUBMIT
+        why = "a person wants it bought again" if is_again else "a person does without it"
+        ports.ledger.decide(key, RELEASED if is_again else GIVEN_UP, why)
         return ports.ledger.get(key)
     if not is_lost and not (choice is Choice.ABANDON and job.state in (JobState.SUBMITTED, JobState.RUNNING)):
         raise BadInput(

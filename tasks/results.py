@@ -16,6 +16,7 @@ from domain.errors import (
     NeedsPerson,
     OnModelError,
     OutOfCredit,
+    Overdue,
     Rejected,
     ResultExpired,
     Retryable,
@@ -50,7 +51,8 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
     """Poll a submitted job to its end, keep its files and settle. Free, and safe to repeat from any process.
 
     `tell` is called with the share done, 0 to 1, where the vendor says it.
-    Returns when it has succeeded. `JobFailed`, `Rejected` or `ResultExpired` when it ended otherwise; `Retryable` when
+    Returns when it has succeeded. `JobFailed` or `Rejected` when it ended otherwise; `ResultExpired` or `Overdue` when
+    only a person's word buys it again; `Retryable` when
     a look or a download failed (call again); `NeedsPerson` when it goes on past its time limit and cannot be stopped.
     """
     job = ports.ledger.get(key)
@@ -186,9 +188,9 @@ def _why_stopped(ports: Ports, job: ProviderJob) -> tuple[JobState, OnModelError
     return JobState.CANCELLED, stopped_as_asked(job)
 
 
-def _late(job: ProviderJob) -> JobFailed:
+def _late(job: ProviderJob) -> Overdue:
     hours = TIME_LIMIT_SECONDS[job.operation] / 3600
-    return JobFailed(f"{title(job)} was not over after {hours:g} h of waiting and was stopped.")
+    return Overdue(f"{title(job)} was not over after {hours:g} h of waiting and was stopped. {_word_wanted(job)}")
 
 
 def stop_at_vendor(ports: Ports, vendor: JobVendor, job: ProviderJob) -> VendorState:
@@ -219,7 +221,7 @@ def _end_gone(ports: Ports, job: ProviderJob) -> NoReturn:
     assert job.ids is not None
     lost = ResultExpired(
         f"{title(job)}: {job.request.vendor} no longer knows request {job.ids.request_id}. "
-        f"It was accepted, so its estimate counts as spent."
+        f"It was accepted, so its estimate counts as spent. {_word_wanted(job)}"
     )
     _fail(ports, job, JobState.EXPIRED, lost, charged=job.estimate_usd)
 
@@ -253,6 +255,14 @@ def _finish(
     assert missing is not None
     state = JobState.EXPIRED if isinstance(missing, ResultExpired) else JobState.FAILED
     _fail(ports, job, state, missing, charged=billed)
+
+
+def _word_wanted(job: ProviderJob) -> str:
+    command = f"onmodel jobs resolve {job.key[:12]}"
+    return (
+        f"It may have been paid, so it is not bought again by itself. To buy it again: {command} --resubmit; to do "
+        f"without it: {command} --abandon. Then run again."
+    )
 
 
 def _settle_kept(ports: Ports, job: ProviderJob) -> bool:
@@ -290,7 +300,7 @@ def _keep(ports: Ports, vendor: JobVendor, job: ProviderJob, file: OutputFile) -
             except ResultExpired as gone:
                 raise ResultExpired(
                     f"{title(job)}: its {file.role} file can no longer be fetched from {job.request.vendor} "
-                    f"(job {job.key[:12]}): {gone.message}"
+                    f"(job {job.key[:12]}): {gone.message} {_word_wanted(job)}"
                 ) from gone
         _check(ports, job, file, path)
         media_type = file.content_type or "application/octet-stream"

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from domain.budgets import Budget, BudgetScope
-from domain.jobs import JobState
 from domain.records import Record
 from domain.renders import RenderState
 from domain.spending import AcceptedVideo
@@ -88,7 +87,7 @@ def season_exit_codes(ports: Ports, season_id: int) -> list[int]:
         render = ports.renders.of_slot(slot.id, slot.entry_sha256)
         if slot.winning_clip_id is None and render is not None and render.state is not RenderState.DONE:
             codes.append(render.exit_code or 5)
-    codes += [6 for job in ports.ledger.open_jobs(season_id) if job.state is JobState.SUBMISSION_UNKNOWN]
+    codes += [6 for _ in ports.ledger.jobs_for_a_person(season_id)]
     if ports.seasons.get(season_id).review:
         codes += [6 for character in ports.cast.of_season(season_id) if unpinned_references(ports, character.id)]
     return codes

@@ -67,8 +67,14 @@ def _lost_answers(ports: Ports, season_id: int) -> list[TodoItem]:
             why=f"Job {job.key[:12]} at {job.request.vendor} may be running and paid for: {job.error_message}",
             command=f"onmodel jobs resolve {job.key[:12]} --adopt ID, or --resubmit, or --abandon",
         )
-        for job in ports.ledger.open_jobs(season_id)
         if job.state is JobState.SUBMISSION_UNKNOWN
+        else TodoItem(
+            urgency=Urgency.DECISION,
+            what=f"{job.api_name} may have been paid and has no result",
+            why=job.error_message or "",
+            command=f"onmodel jobs resolve {job.key[:12]} --resubmit, or --abandon",
+        )
+        for job in ports.ledger.jobs_for_a_person(season_id)
     ]
 
 

@@ -38,6 +38,15 @@ class JobReading(CostRows):
         """Every job of a season, oldest first."""
         return self._jobs("season_id = %s ORDER BY created_at, key", (season_id,))
 
+    def jobs_for_a_person(self, season_id: int) -> list[ProviderJob]:
+        """Jobs of a season that only a person's word moves on: lost, or paid perhaps and without a result."""
+        return self._jobs(
+            """season_id = %s AND (state = 'submission_unknown'
+               OR (state IN ('expired', 'failed') AND error_class IN ('ResultExpired', 'Overdue')))
+               ORDER BY created_at""",
+            (season_id,),
+        )
+
     def jobs_of_run(self, flow_run_id: str) -> list[ProviderJob]:
         """Open jobs that a Prefect run, or a run inside it, was last at work on."""
         return self._jobs(

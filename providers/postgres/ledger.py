@@ -148,7 +148,7 @@ class Ledger(JobReading):
     def refuse(self, key: str, error_class: str, message: str, entry: CostEntry, *, post: int) -> None:
         """The vendor's final no to this POST: the job has failed.
 
-        Where another process took the POST for lost meanwhile, its no is the proof that nothing exists: back to planned.
+        Where another process took the POST for lost meanwhile, its no proves that nothing exists: back to planned.
         """
         with self._database.transaction() as db:
             if not _is_at_post(db, key, post):
@@ -210,6 +210,14 @@ class Ledger(JobReading):
                 ).rowcount
             ):
                 write_event(db, key, JobState.SUBMITTED, JobState.RUNNING, "")
+
+    def decide(self, key: str, error_class: str, why: str) -> None:
+        """What a person says of a job that ended without a result: kept as an event, and as its error from now on."""
+        with self._database.transaction() as db:
+            state = job_state(db, key)
+            assert not LEGAL_EDGES[state], f"job {key} is {state}: there is nothing to decide about it"
+            db.execute("UPDATE provider_jobs SET error_class = %s WHERE key = %s", (error_class, key))
+            write_event(db, key, state, state, why)
 
     def note_cancel(self, key: str) -> None:
         """The vendor was asked to stop it."""

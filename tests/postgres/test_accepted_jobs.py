@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-from domain.errors import JobFailed, NeedsPerson, ResultExpired, Unavailable
+from domain.errors import BadInput, JobFailed, NeedsPerson, ResultExpired, Unavailable
 from domain.jobs import JobOrder, JobOutput, JobState, Operation, OutputFile, VendorState
+from domain.submissions import Choice
 from providers.postgres.ledger import Ledger
 from tasks.jobs import await_job, plan_again, plan_job, submit_job
+from tasks.lost_answers import resolve
 from tasks.results import FETCH_AFTER_SECONDS, LOOKS_BEFORE_GONE, TIME_LIMIT_SECONDS
 from tests.acceptance.standin_vendor import StandinVendor
 from tests.ports_for_tests import HandClock, PortsForTests
@@ -119,7 +121,7 @@ def _overdue(open_with: Open, *afterwards: VendorState, seen: VendorState = Vend
 
 def test_a_job_past_its_time_is_stopped_and_counts_as_spent_when_it_was_running(open_with: Open) -> None:
     late = _overdue(open_with, VendorState.CANCELLED)
-    with pytest.raises(JobFailed, match=r"not over after 0\.25 h of waiting and was stopped"):
+    with pytest.raises(NeedsPerson, match=r"not over after 0\.25 h of waiting and was stopped"):
         await_job(late.ports, late.key)
     assert late.vendor.cancelled == ["request-1"]
     assert (state(late.ports, late.key), budget(late.ports, late.order)) == (JobState.FAILED, (Decimal(0), Decimal(1)))
@@ -128,7 +130,7 @@ def test_a_job_past_its_time_is_stopped_and_counts_as_spent_when_it_was_running(
 
 def test_a_job_past_its_time_that_never_ran_costs_nothing(open_with: Open) -> None:
     late = _overdue(open_with, VendorState.QUEUED, VendorState.GONE, seen=VendorState.QUEUED)
-    with pytest.raises(JobFailed, match="was stopped"):
+    with pytest.raises(NeedsPerson, match="was stopped"):
         await_job(late.ports, late.key)
     assert (state(late.ports, late.key), budget(late.ports, late.order)) == (JobState.FAILED, (Decimal(0), Decimal(0)))
 
@@ -307,3 +309,41 @@ def test_a_failure_counts_its_estimate_where_the_vendor_charges_failures_and_not
     with pytest.raises(JobFailed):
         await_job(ports, key)
     assert budget(ports, order) == (Decimal(0), spent)
+
+
+def test_what_was_accepted_and_vanished_is_bought_again_only_on_a_persons_word(open_with: Open) -> None:
+    vendor = StandinVendor(states=(VendorState.GONE, VendorState.GONE, VendorState.GONE, VendorState.DONE))
+    ports = open_with(vendor)
+    order, key = planned(ports)
+    submit_job(ports, key)
+    for _ in range(2):
+        with pytest.raises(ResultExpired, match=f"onmodel jobs resolve {key[:12]} --resubmit"):
+            await_job(ports, key)
+        assert plan_again(ports, key, max_attempts=9) is None
+        assert plan_job(ports, order, max_attempts=9) == key
+    assert [job.key for job in ports.ledger.jobs_for_a_person(order.season_id)] == [key]
+    resolve(ports, key, Choice.RESUBMIT)
+    assert ports.ledger.jobs_for_a_person(order.season_id) == []
+    second = plan_job(ports, order)
+    assert second == order.job_key(2)
+    vendor = StandinVendor()
+    ports = open_with(vendor)
+    submit_job(ports, second)
+    await_job(ports, second)
+    assert (len(vendor.posts), budget(ports, order)) == (1, (Decimal(0), Decimal(2)))
+    assert [event.detail for event in ports.ledger.events(key)][-1] == "a person wants it bought again"
+
+
+def test_what_a_person_does_without_has_failed_and_is_not_bought_again(open_with: Open) -> None:
+    ports = open_with(StandinVendor(states=(VendorState.GONE,)))
+    order, key = planned(ports)
+    submit_job(ports, key)
+    with pytest.raises(ResultExpired):
+        await_job(ports, key)
+    resolve(ports, key, Choice.ABANDON)
+    with pytest.raises(JobFailed):
+        await_job(ports, key)
+    assert plan_again(ports, key, max_attempts=9) is None
+    assert plan_job(ports, order, max_attempts=9) == key
+    with pytest.raises(BadInput):
+        resolve(ports, key, Choice.RESUBMIT)

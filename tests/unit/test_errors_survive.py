@@ -47,7 +47,7 @@ def test_how_long_to_wait_survives_too(seconds: float | None) -> None:
         ("PromptRefused", 5),
         ("BadTrainingSet", 5),
         ("JobFailed", 5),
-        ("ResultExpired", 5),
+        ("ResultExpired", 6),
         ("SubmissionUnknown", 6),
         ("NeedsPerson", 6),
     ],
