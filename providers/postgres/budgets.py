@@ -236,8 +236,8 @@ def settle(db: Connection[Any], key: str, state: JobState, entry: CostEntry) -> 
         _warn(db, budget_id, entry.season_id)
 
 
-def passed_budget(db: Connection[Any], key: str) -> str | None:
-    """A sentence when a budget this job falls under is passed already, so that it must not be sent; else None."""
+def refuse_where_passed(db: Connection[Any], key: str) -> None:
+    """`OverBudget` or `AsksForBudget` when a budget this job falls under is passed already: it must not be sent."""
     row = (
         db.cursor(row_factory=dict_row)
         .execute(
@@ -249,13 +249,20 @@ def passed_budget(db: Connection[Any], key: str) -> str | None:
         .fetchone()
     )
     if row is None:
-        return None
+        return
     budget = Budget.model_validate(row)
-    return (
+    of_season = db.execute(
+        """SELECT at_limit FROM budgets JOIN provider_jobs ON provider_jobs.season_id = budgets.season_id
+           WHERE provider_jobs.key = %s""",
+        (key,),
+    ).fetchone()
+    assert of_season is not None
+    sentence = (
         f"The {_named(budget)} is passed: {budget.spent_usd:.2f} USD are spent and {budget.reserved_usd:.2f} reserved "
         f"of {budget.limit_usd:.2f}, because a vendor billed more than was reserved or the limit was lowered: "
         f"{_way_out(budget)}; until then nothing more is submitted."
     )
+    raise _refusal(budget, AtLimit(of_season[0]), sentence)
 
 
 def _short(order: JobOrder, budget: Budget, season_at_limit: AtLimit) -> OverBudget | AsksForBudget:
@@ -264,6 +271,11 @@ def _short(order: JobOrder, budget: Budget, season_at_limit: AtLimit) -> OverBud
         f"{order.api_name} for {whom} may cost up to {order.ceiling_usd} USD, but only {budget.free_usd} of the "
         f"{_named(budget)} ({budget.limit_usd} USD) are free: {_way_out(budget)}, and run again; nothing was submitted."
     )
+    return _refusal(budget, season_at_limit, sentence)
+
+
+def _refusal(budget: Budget, season_at_limit: AtLimit, sentence: str) -> OverBudget | AsksForBudget:
+    """An owner's budget has its own word on what happens at the limit; the season's holds for its characters."""
     asks = (budget.at_limit if budget.scope == "owner" else season_at_limit) is AtLimit.ASK
     return AsksForBudget(sentence) if asks else OverBudget(sentence)
 

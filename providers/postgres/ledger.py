@@ -17,11 +17,11 @@ from psycopg import Connection, OperationalError
 from psycopg.types.json import Jsonb
 
 from domain.costs import CostEntry
-from domain.errors import BadInput, OverBudget, Unavailable
+from domain.errors import BadInput, Unavailable
 from domain.jobs import LEGAL_EDGES, JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds
 from domain.retries import LONGEST_ASKED_SECONDS
 from domain.submissions import Submission
-from providers.postgres.budgets import passed_budget, reserve, settle
+from providers.postgres.budgets import refuse_where_passed, reserve, settle
 from providers.postgres.costs import write_cost
 from providers.postgres.job_reading import JobReading
 from providers.postgres.job_rows import job_state, write_event
@@ -84,7 +84,7 @@ class Ledger(JobReading):
         """Mark a planned job as being submitted by us; None when somebody else has it or its time has not come.
 
         `now` is the caller's clock, the same that set the time: two machines' clocks are never compared.
-        `OverBudget` when a budget it falls under is passed meanwhile; it stays planned.
+        `OverBudget` or `AsksForBudget` when a budget it falls under is passed meanwhile; it stays planned.
         """
         with self._database.transaction() as db:
             row = db.execute(
@@ -102,8 +102,7 @@ class Ledger(JobReading):
             ).fetchone()
             if row is None:
                 return None
-            if sentence := passed_budget(db, key):
-                raise OverBudget(sentence)
+            refuse_where_passed(db, key)
             write_event(db, key, JobState.PLANNED, JobState.SUBMITTING, f"POST {row[0]}")
         return Submission(installation=row[1], job_key=key, number=row[0], sent_at=now, url_of=url_of)
 

@@ -162,6 +162,16 @@ def test_a_lowered_limit_stops_what_is_planned_but_not_what_is_under_way(open_wi
     assert state(ports, waiting) is JobState.SUBMITTED
 
 
+def test_a_budget_passed_before_the_post_asks_where_its_owner_wants_to_be_asked(open_with: Open) -> None:
+    vendor = StandinVendor()
+    ports = open_with(vendor)
+    order, key = planned(ports, budget_usd="10")
+    ports.budgets.set_season(order.season_id, limit_usd=Decimal("1.99"), at_limit=AtLimit.ASK)
+    with pytest.raises(AsksForBudget, match="limit was lowered"):
+        submit_job(ports, key)
+    assert (vendor.posts, state(ports, key)) == ([], JobState.PLANNED)
+
+
 def test_each_warning_is_told_once_and_again_when_the_limit_has_changed(open_with: Open) -> None:
     ports = open_with(StandinVendor())
     season_id = store_season(ports, next(slugs), budget_usd="10")

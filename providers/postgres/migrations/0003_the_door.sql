@@ -16,7 +16,7 @@ COMMENT ON COLUMN budgets.overrun_usd IS 'billed beyond the limit: nothing more 
 
 CREATE FUNCTION budget_is_kept() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.reserved_usd > OLD.reserved_usd AND NEW.reserved_usd + NEW.spent_usd > NEW.limit_usd THEN
+    IF NEW.reserved_usd > coalesce(OLD.reserved_usd, 0) AND NEW.reserved_usd + NEW.spent_usd > NEW.limit_usd THEN
         RAISE EXCEPTION 'budget % would be passed: % reserved and % spent of %',
             NEW.id, NEW.reserved_usd, NEW.spent_usd, NEW.limit_usd;
     END IF;
@@ -25,7 +25,7 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER budget_is_kept BEFORE UPDATE ON budgets FOR EACH ROW EXECUTE FUNCTION budget_is_kept();
+CREATE TRIGGER budget_is_kept BEFORE INSERT OR UPDATE ON budgets FOR EACH ROW EXECUTE FUNCTION budget_is_kept();
 
 CREATE TABLE credit_entries (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
