@@ -241,7 +241,7 @@ def _finish(
         try:
             output = _output(ports, vendor, job, stopped)
         except ResultExpired as gone:
-            missing = gone
+            missing = ResultExpired(f"{title(job)}: {gone.message} {_word_wanted(job)}")
             continue
         billed = output.billed_usd if output.billed_usd is not None else job.estimate_usd
         try:
