@@ -198,6 +198,8 @@ class _Run:
                 return max(told, key=lambda ended: ended.exit_code)
             case Fault.DATABASE:
                 kill_database(self._settings.home)
+                if cell.step is Step.AFTER_POST:
+                    self._stand.hide_jobs()
                 first.go()
             case Fault.CLOCK_AHEAD:
                 first.go(DAY)
@@ -246,6 +248,8 @@ class _Run:
                 problems.append(f"{budget.spent_usd} USD are spent and {costs} logged")
             if budget.reserved_usd and not is_open:
                 problems.append(f"{budget.reserved_usd} USD stay reserved although everything is over")
+            if how == "exit 6" and "onmodel jobs resolve" not in ended.told:
+                problems.append("the person who must decide is not told how")
             if how == "done" and self._cell.vendor is not VendorName.RUNPOD:
                 problems += self._unsettled(jobs)
             lost = self._lost(ports, jobs, is_done=how == "done")

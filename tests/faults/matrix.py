@@ -111,13 +111,12 @@ class Cell(Record):
     @property
     def point(self) -> Point:
         """Where the worker halts for the fault to be made."""
-        is_ours = self.fault in OF_THE_PROCESS or not self.must_strike
-        return (_PROCESS_POINT if is_ours else _ANSWER_POINT)[self.step]
+        return (_ANSWER_POINT if self.must_strike else _PROCESS_POINT)[self.step]
 
     @property
     def must_strike(self) -> bool:
-        """Whether a request must meet the fault; False where the very point is that none is made."""
-        return not (self.step is Step.SETTLEMENT and self.fault in OF_THE_JOB)
+        """Whether a request must meet the fault; False for our own, and where the very point is that none is made."""
+        return self.fault not in OF_THE_PROCESS and not (self.step is Step.SETTLEMENT and self.fault in OF_THE_JOB)
 
     @property
     def name(self) -> str:
@@ -130,17 +129,20 @@ _NEVER_ARRIVED = Ending(how="exit 6", accepted=0, reason=_NO_PROOF)
 _NOT_LISTED = Ending(how="exit 6", reason=f"the answer is lost and the list does not show the job; {_NO_PROOF}")
 
 
+def _asks(reason: str) -> Ending:
+    return Ending(how="exit 6", reason=f"{reason}: it may have been paid, so only a person's word buys it again")
+
+
 def _again(reason: str) -> Ending:
-    return Ending(accepted=2, reason=f"{reason}: it is dead, and its work is bought anew")
+    return Ending(accepted=2, reason=f"{reason}: that proves it dead, and it is sent again")
 
 
-_FORGOTTEN = _again("three looks, or three at the result's own address, say that the vendor has no such job")
-_FILE_GONE = _again("its file is gone at every address the vendor gives")
-_STOPPED = _again("stopped after its time limit, and the vendor says so")
+_FORGOTTEN = _asks("three looks, or three at the result's own address, say that the vendor has no such job")
+_FILE_GONE = _asks("its file is gone at every address the vendor gives")
+_STOPPED = _asks("stopped after its time limit, and the vendor says so")
 _WORD_STAYS = Ending(
     how="exit 6", reason="its history ends in a word nobody knows and stays so, and nothing can stop it: a person looks"
 )
-_RESTARTED = _again("neither queue nor history has it, as after a restart of ComfyUI")
 
 _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
     VendorName.FAL: {
@@ -152,9 +154,11 @@ _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
         (Fault.ENDLESS, Step.AFTER_POST): _STOPPED,
     },
     VendorName.COMFYUI: {
-        (Fault.VANISHED, Step.AFTER_POST): _again("its answer is lost, and neither queue nor history has it"),
-        (Fault.VANISHED, Step.POLLING): _RESTARTED,
-        (Fault.VANISHED, Step.COMPLETION): _RESTARTED,
+        (Fault.VANISHED, Step.AFTER_POST): _again(
+            "taken, then its answer was lost, and a restart forgot it: neither queue nor history has it"
+        ),
+        (Fault.VANISHED, Step.POLLING): _FORGOTTEN,
+        (Fault.VANISHED, Step.COMPLETION): _FORGOTTEN,
         (Fault.VANISHED, Step.DOWNLOAD): _FILE_GONE,
         (Fault.ENDLESS, Step.AFTER_POST): _STOPPED,
         (Fault.ENDLESS, Step.POLLING): _STOPPED,
@@ -163,7 +167,9 @@ _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
         (Fault.UNKNOWN, Step.POLLING): _WORD_STAYS,
     },
     VendorName.RUNPOD: {
-        (Fault.VANISHED, Step.AFTER_POST): _again("its answer is lost, and no list of pods has its name"),
+        (Fault.VANISHED, Step.AFTER_POST): _again(
+            "made, then its answer was lost and the pod was gone: no list of pods has its name"
+        ),
     },
 }
 

@@ -59,6 +59,9 @@ class Stand(Protocol):
     def strike(self, step: Step, fault: Fault) -> None:
         """Arm the fault."""
 
+    def hide_jobs(self) -> None:
+        """Show no job to a look-up any more, where the vendor's list may lag: what we were told is all there is."""
+
     def has_struck(self) -> bool:
         """Whether every request that was to meet the fault has met it."""
 
@@ -192,6 +195,9 @@ class FalStand:
         arguments = {"images_data_url": blob_argument(archive), "trigger_word": f"MEI_{season_id}", "steps": 3}
         request = VendorRequest(vendor="fal", endpoint=TRAINER, arguments=arguments)
         return _order(season_id, request, Operation.TRAIN_LORA, Stage.LORA_TRAINING)
+
+    def hide_jobs(self) -> None:
+        self._server.faults.set("list:hide")
 
     def has_struck(self) -> bool:
         planned = self._server.faults.report()["faults"]
@@ -448,6 +454,9 @@ class ComfyUiStand:
         request = VendorRequest(vendor="comfyui", endpoint="prompt", arguments=arguments)
         return _order(season_id, request, Operation.MAKE_STILL, Stage.REFERENCES)
 
+    def hide_jobs(self) -> None:
+        """Its queue and history never lag."""
+
     def has_struck(self) -> bool:
         comfy = self._comfy
         is_used = all(comfy.count[rule.route] >= (rule.nth or 0) for rule in comfy.plan)
@@ -588,6 +597,11 @@ class RunPodStand:
         }
         request = VendorRequest(vendor="runpod", endpoint="pods", arguments=arguments)
         return _order(season_id, request, Operation.TRAIN_LORA, Stage.LORA_TRAINING)
+
+    def hide_jobs(self) -> None:
+        self.server.pods.update(
+            {pod_id: replace(pod, hidden_listings=FREE_REPEATS) for pod_id, pod in self.server.pods.items()}
+        )
 
     def has_struck(self) -> bool:
         server = self.server

@@ -35,17 +35,19 @@ at the step; then the same work is started again until it is done or exits 6
     how it ended, then
     jobs the vendor accepted / results lost / cents over budget / pods left
 
-The budget is {BUDGET_USD} USD and an attempt reserves {CEILING_USD}; a job that is dead for
-certain is tried anew once. Beside these numbers every cell checks that every
+The budget is {BUDGET_USD} USD and an attempt reserves {CEILING_USD}; one that failed for certain
+is followed by a second. Beside these numbers every cell checks that every
 move of the ledger was a legal one, that exactly one job has succeeded and is
 settled, that what was spent is what was logged, that nothing stays reserved
-once all is over, and that the fault really struck.
+once all is over, that exit 6 says how to decide, and that the fault really
+struck.
 
 - Faults of ours (SIGKILL, SIGSTOP, Postgres, the clock) strike at the worst
   moment of the step. Before the POST: the row is marked and nothing has left.
   After it: the vendor has answered and its id is not stored. At the download:
   half of a file is here. At the settlement: the files are noted and the job
-  is not settled.
+  is not settled. When Postgres dies after the POST, fal's list is empty too:
+  only what this machine keeps on paper knows of the job.
 - SIGSTOP: a second worker comes while the first stands still, and then the
   first goes on.
 - All other faults are the vendor's answer to the request of that step. Before
@@ -58,8 +60,8 @@ once all is over, and that the fault really struck.
   files are noted, and whoever takes it up meets the fault. What becomes of the
   job itself (vanished, expired, without end, in an unknown state) happens after
   they are noted, and must not matter.
-- "Job vanished" and "status never ends" mean for good: such a job is dead, and
-  the second that the vendor accepts is its successor.
+- "Job vanished" and "status never ends" mean for good. The file that expires is
+  there again under a new address, one that vanished is not.
 """
 
 WHOLE_RUNS = """\

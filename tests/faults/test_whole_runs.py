@@ -192,10 +192,10 @@ RUNS = [
     WholeRun("500 to the POST, not taken", Fault.ERROR, "submit:refuse=500#1", how="exit 6", accepted=0),
     WholeRun("502 to the result", Fault.GATEWAY, "result:unavailable=502#1-2"),
     WholeRun("malformed JSON to the POST", Fault.MALFORMED, "submit:malformed#1"),
-    WholeRun("job vanished", Fault.VANISHED, "status:vanish#1-3", accepted=2),
+    WholeRun("job vanished", Fault.VANISHED, "status:vanish#1-3", how="exit 6"),
     WholeRun("result URL expired", Fault.EXPIRED, "file:expire_once@*kling*#1"),
     WholeRun("truncated file", Fault.TRUNCATED, "file:truncate@*kling*#1-2"),
-    WholeRun("status never ends", Fault.ENDLESS, "job:never_ends#1", kill_and_wait_an_hour, accepted=2),
+    WholeRun("status never ends", Fault.ENDLESS, "job:never_ends#1", kill_and_wait_an_hour, how="exit 6"),
     WholeRun("unknown new status", Fault.UNKNOWN, "status:unknown_word=PAUSED#1-3"),
     WholeRun(
         "clock +1 day after a crash", Fault.CLOCK_AHEAD, STALLS[Step.AFTER_POST], partial(kill_and_set_the_clock, DAY)

@@ -20,7 +20,7 @@ import httpx
 from pydantic import SecretStr
 
 from domain.costs import CostEntry
-from domain.errors import JobFailed, OnModelError, ResultExpired, Retryable
+from domain.errors import JobFailed, OnModelError, Retryable
 from domain.jobs import (
     JobOrder,
     JobOutput,
@@ -116,7 +116,7 @@ def buy(ports: WorkerPorts, order: JobOrder) -> None:
             if order.request.vendor != VendorName.RUNPOD:  # its later steps come with its trainers
                 _await(ports, key)
             return
-        except (JobFailed, ResultExpired):
+        except JobFailed:
             following = plan_again(ports, key, max_attempts=ATTEMPTS)
             if following is None:
                 raise
