@@ -79,23 +79,27 @@ async def known_at_work(
         raise
     except BaseException:
         # Ctrl-C leaves two seconds (studio/interrupting.py), and the loop is being torn down: no thread, no await.
-        keeper.stop(None, "" if deployment_id else "interrupted")
-        leave_soon()
+        when_interrupted()
+        keeper.interrupt()
         raise
     else:
         await asyncio.to_thread(keeper.stop, note.exit_code, "done")
 
 
-def leave_soon() -> None:
-    """End a process that Prefect's worker made for this run alone, whatever its threads are waiting for.
+def when_interrupted() -> None:
+    """What is done at once when a run is interrupted, cancelled or shut down; whatever its threads are waiting for.
 
-    They wait for jobs, and a flow's end waits for them: the worker would kill the process after 30 s, and only then
-    stop what was bought (Prefect 3.8.8: task_runners.py, runner/_process_manager.py; seen 2026-11-20).
+    They wait for jobs, and a flow's end waits for them (Prefect 3.8.8, task_runners.py). So a run by hand is noted as
+    interrupted now, and a process that Prefect's worker made for this run alone ends: the worker would kill it after
+    30 s, and only then stop what was bought (runner/_process_manager.py; seen 2026-11-20).
     """
     if os.environ.get(OWN_PROCESS):
         end = threading.Timer(GRACE_SECONDS, os._exit, [TERMINATED])
         end.daemon = True
         end.start()
+        return
+    for keeper in _AT_WORK:
+        keeper.interrupt()
 
 
 class _Keeper:
@@ -111,6 +115,7 @@ class _Keeper:
     def start(self) -> int:
         """The run's id, once its row is there and its lock is held."""
         self._thread.start()
+        _AT_WORK.append(self)
         self._is_known.wait(START_SECONDS)
         if self._run_id is None:
             self._is_over.set()
@@ -126,8 +131,14 @@ class _Keeper:
                 self._ports.runs.end(self._run_id, exit_code, how)
             except OnModelError as error:
                 log.warning("how the run ended could not be noted: %s", error.message)
+        with suppress(ValueError):
+            _AT_WORK.remove(self)
         self._is_over.set()
         self._thread.join(1.0)
+
+    def interrupt(self) -> None:
+        """Let go; a run by hand is noted as interrupted, one of Prefect's stays open, to be started again."""
+        self.stop(None, "" if self._of[2] else "interrupted")
 
     def _keep(self) -> None:
         season_id, flow_run_id, deployment_id = self._of
@@ -148,3 +159,7 @@ class _Keeper:
         while not self._is_over.wait(self._look_seconds):
             if not self._ports.runs.is_held(run_id):
                 return
+
+
+_AT_WORK: list[_Keeper] = []
+"""The runs of this process, usually one."""

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from providers.postgres.ledger import lock_number
-from tasks.season_runs import known_at_work
+from tasks.season_runs import known_at_work, when_interrupted
 from tests.command_runs import ROOT
 from tests.ports_for_tests import PortsForTests, store_season
 from tests.postgres.door_orders import slugs
@@ -84,6 +84,16 @@ def test_ctrl_c_ends_a_run_by_hand_and_a_shut_down_leaves_prefects_to_be_started
         asyncio.run(interrupted())
     assert how_it_ended(shared, season_id) == (how, None)
     assert [run.season_id for run in shared.runs.dead()] == ([season_id] if is_dead else [])
+
+
+def test_an_interrupted_run_by_hand_is_noted_before_its_threads_are_done(shared: PortsForTests, season_id: int) -> None:
+    async def work() -> None:
+        async with known_at_work(shared, season_id, None, None):
+            when_interrupted()
+            assert how_it_ended(shared, season_id) == ("interrupted", None)
+
+    asyncio.run(work())
+    assert how_it_ended(shared, season_id) == ("interrupted", None)
 
 
 AT_WORK = """
