@@ -22,10 +22,15 @@ STATE_WORDS = {JobState.SUBMISSION_UNKNOWN: "answer lost"}
 
 
 def list_jobs_of(slug: str, *, every: bool, as_json: bool) -> int:
-    """The jobs of a season that are not over, or with `every` all of them. Exit 0; 2 when there is no such season."""
+    """The jobs of a season that are not over or wait for a word, or with `every` all of them.
+
+    Exit 0; 2 when there is no such season.
+    """
     ports = open_ports()
     season = ports.seasons.by_slug(slug)
-    jobs = ports.ledger.jobs_of_season(season.id) if every else ports.ledger.open_jobs(season.id)
+    jobs = ports.ledger.jobs_of_season(season.id)
+    if not every:
+        jobs = [job for job in jobs if not job.is_over or job.needs_word]
     if as_json:
         print_json({"season": slug, "jobs": [_document(ports, job) for job in jobs]})
         return 0
@@ -159,6 +164,12 @@ def _what_now(ports: Ports, job: ProviderJob) -> list[str]:
                 f"It is followed by a run, or by onmodel maintain. {cancel}",
                 f"If {job.request.vendor} never ends it: onmodel jobs resolve {key} --abandon",
             ]
+    if job.needs_word:
+        return [
+            "It may have been paid and has no result, so it is not bought again by itself.",
+            f"To buy it again:    onmodel jobs resolve {key} --resubmit",
+            f"To do without it:   onmodel jobs resolve {key} --abandon",
+        ]
     if job.moved_to is not None:
         return [f"It moved to another vendor: onmodel jobs show {job.moved_to[:KEY_LETTERS]}"]
     if job.state is JobState.CANCELLED:
@@ -174,6 +185,10 @@ def _said_after(choice: Choice, job: ProviderJob) -> str:
         return f"{found}Job {key} is adopted as {which} and is followed to its end by: {RUN_AGAIN}"
     if job.state is JobState.PLANNED:
         return f"Job {key} is planned again; it is sent once more by: {RUN_AGAIN}"
+    if job.error_class == "Released":
+        return f"The work of job {key} is bought again by: {RUN_AGAIN}"
+    if job.error_class == "GivenUp":
+        return f"Job {key} stays as it ended, and its slot or character goes on without it: {RUN_AGAIN}"
     return (
         f"Job {key} is given up; {job.billed_usd or 0:.2f} USD count as spent, because it may have been paid. Where it "
         f"is still wanted, the next run buys it anew: {RUN_AGAIN}"
