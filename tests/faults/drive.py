@@ -15,24 +15,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import httpx
 from pydantic import SecretStr
 
 from domain.circuits import OUTAGES_TO_OPEN
-from domain.jobs import LEGAL_EDGES, JobState, ProviderJob
-from domain.pods import key_parts
-from domain.records import Record
 from providers.postgres.embedded import ensure_server, server_status, stop_server
 from providers.postgres.processes import is_alive, wait_until
-from providers.runpod.vendor import RunPodVendor
 from providers.settings import Settings
-from providers.vendor_ports import PodHost
-from tasks.reaping import reap_pods
-from tests.contract.runpod_standin import KEY
+from tests.faults.comfyui_stand import ComfyUiStand
+from tests.faults.counting import CellPorts, Count, count_cell
+from tests.faults.fal_stand import FalStand
 from tests.faults.matrix import Cell, Fault, Point, Step, VendorName
-from tests.faults.stands import ESTIMATE_USD, RunPodStand, Stand, open_stand
+from tests.faults.runpod_stand import RunPodStand
+from tests.faults.stands import Stand
 from tests.faults.worker import Ended, Go, Halted, Shift, Waits, work
-from tests.ports_for_tests import HandClock, PortsForTests, new_database, store_season
+from tests.ports_for_tests import PortsForTests, new_database, store_season
 from tests.postgres_fixtures import open_folder
 
 BUDGET_USD = Decimal("4.50")
@@ -46,30 +42,19 @@ SHORT_READ_SECONDS = 0.3
 ENDLESS_POLL_SECONDS = 60.0
 PRELOADED = ["tests.faults.worker", "providers.postgres.migrate", "providers.postgres.models", "providers.media"]
 DAY = timedelta(days=1)
-PAST_THE_GRACE = timedelta(minutes=30)
 
 _numbers = itertools.count(1)
 
 
-class Count(Record):
-    """What a cell came to. `problems` are sentences about what must never be; a good cell has none."""
-
-    ended: str
-    accepted: int
-    lost: int = 0
-    over_cents: int = 0
-    pods: int = 0
-    problems: tuple[str, ...] = ()
-    told: str = ""
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.ended} {self.accepted}/{self.lost}/{self.over_cents}/{self.pods}"
-
-    def is_as(self, cell: Cell) -> bool:
-        """Whether it is what the cell expects, with nothing lost, passed or left."""
-        expected = (cell.expected.how, cell.expected.accepted, 0, 0, 0, ())
-        return expected == (self.ended, self.accepted, self.lost, self.over_cents, self.pods, self.problems)
+def _open_stand(vendor: VendorName, folder: Path) -> Stand:
+    """The stand-in of a vendor, not yet entered."""
+    match vendor:
+        case VendorName.FAL:
+            return FalStand(folder)
+        case VendorName.COMFYUI:
+            return ComfyUiStand()
+        case VendorName.RUNPOD:
+            return RunPodStand()
 
 
 class Grounds:
@@ -89,7 +74,7 @@ class Grounds:
         if vendor not in self._stands:
             folder = self.folder / vendor
             folder.mkdir()
-            self._stands[vendor] = self._stack.enter_context(open_stand(vendor, folder))
+            self._stands[vendor] = self._stack.enter_context(_open_stand(vendor, folder))
         return self._stands[vendor]
 
     def settings(self, fault: Fault, storage: Path) -> Settings:
@@ -155,8 +140,8 @@ class _Run:
                 self._hold_back(ports)
             self._order = self._stand.order(self._season_id, ports.blobs)
 
-    def _ports(self) -> _ParentPorts:
-        return _ParentPorts(self._settings, self._stand)
+    def _ports(self) -> CellPorts:
+        return CellPorts(self._settings, self._stand)
 
     @staticmethod
     def _hold_back(ports: PortsForTests) -> None:
@@ -172,7 +157,7 @@ class _Run:
     def drive(self) -> Count:
         first = self._start(halt_at=self._cell.point)
         if not first.halts():
-            return self._count(first.ended(), ["it never came to the point where the fault strikes"])
+            return self._counted(first.ended(), ["it never came to the point where the fault strikes"])
         ended = self._strike(first)
         for _ in range(STARTS):
             if ended is not None and ended.exit_code in (0, 1, 6):
@@ -180,14 +165,19 @@ class _Run:
             ended = self._start().ended()
         assert ended is not None
         has_struck = self._stand.has_struck() or not self._cell.must_strike
-        return self._count(ended, [] if has_struck else ["the fault was armed and did not strike"])
+        return self._counted(ended, [] if has_struck else ["the fault was armed and did not strike"])
+
+    def _counted(self, ended: Ended, problems: list[str]) -> Count:
+        with self._ports() as ports:
+            return count_cell(ports, self._stand, self._season_id, ended, problems)
 
     def _strike(self, first: Worker) -> Ended | None:
         """Make the fault; how the worker ended, None where it was killed."""
         cell = self._cell
         match cell.fault:
             case Fault.KILL:
-                return first.kill()
+                first.kill()
+                return None
             case Fault.STOP:
                 first.signal(signal.SIGSTOP)
                 second = self._start()
@@ -231,103 +221,6 @@ class _Run:
         )
         self._workers.append(Worker(self._grounds.context, shift))
         return self._workers[-1]
-
-    # --- counting ---
-
-    def _count(self, ended: Ended, problems: list[str]) -> Count:
-        how = "done" if ended.exit_code == 0 else f"exit {ended.exit_code}"
-        with self._ports() as ports:
-            pods = self._pods_left(ports)
-            jobs = ports.ledger.jobs_of_season(self._season_id)
-            (budget,) = ports.budgets.of_season(self._season_id)
-            costs = sum((entry.amount_usd for entry in ports.ledger.costs(self._season_id)), Decimal(0))
-            is_open = any(not job.is_over for job in jobs)
-            passed = max(budget.reserved_usd + budget.spent_usd - budget.limit_usd, Decimal(0)) + budget.overrun_usd
-            problems += [sentence for job in jobs for sentence in _illegal(ports, job)]
-            if budget.spent_usd != costs:
-                problems.append(f"{budget.spent_usd} USD are spent and {costs} logged")
-            if budget.reserved_usd and not is_open:
-                problems.append(f"{budget.reserved_usd} USD stay reserved although everything is over")
-            if how == "exit 6" and "onmodel jobs resolve" not in ended.told:
-                problems.append("the person who must decide is not told how")
-            if how == "done" and self._cell.vendor is not VendorName.RUNPOD:
-                problems += self._unsettled(jobs)
-            lost = self._lost(ports, jobs, is_done=how == "done")
-        return Count(
-            ended=how,
-            accepted=self._stand.accepted(),
-            lost=lost,
-            over_cents=int(100 * passed),
-            pods=pods,
-            problems=tuple(problems),
-            told=ended.told,
-        )
-
-    def _unsettled(self, jobs: list[ProviderJob]) -> list[str]:
-        found = [f"job {job.key[:12]} is still {job.state}" for job in jobs if not job.is_over]
-        good = [job for job in jobs if job.state is JobState.SUCCEEDED]
-        if len(good) != 1:
-            found.append(f"{len(good)} jobs have succeeded")
-        return found + [f"job {job.key[:12]} counts {job.billed_usd}" for job in good if job.billed_usd != ESTIMATE_USD]
-
-    def _lost(self, ports: PortsForTests, jobs: list[ProviderJob], *, is_done: bool) -> int:
-        """Results that were paid for and called ours, and are not in our store as the vendor made them."""
-        if self._cell.vendor is VendorName.RUNPOD:
-            return 0
-        served = self._stand.served()
-        files = [file for job in jobs if job.state is JobState.SUCCEEDED for file in job.files]
-        missing = sum(1 for file in files if file.sha256 not in served or not ports.blobs.has(file.sha256))
-        return missing + (is_done and not any(file.role in ("lora", "image") for file in files))
-
-    def _pods_left(self, ports: _ParentPorts) -> int:
-        """Pods that run without a living job, after the reaper has come by."""
-        if not isinstance(self._stand, RunPodStand):
-            return 0
-        ports.clock.sleep(PAST_THE_GRACE.total_seconds())
-        reap_pods(ports, is_dry_run=False)
-        pods = ports.vendor_of_pods().pods()
-        rows = ports.ledger.jobs_by_key_prefix(key_parts(pods)) if pods else {}
-        living = sum(1 for job in rows.values() if not job.is_over)
-        return len(pods) - living
-
-
-def _illegal(ports: PortsForTests, job: ProviderJob) -> list[str]:
-    """Moves of a job that no edge allows, or that do not join; nothing when its history is whole."""
-    events = ports.ledger.events(job.key)
-    states = [event.to_state for event in events]
-    befores = [event.from_state for event in events]
-    found = [
-        f"job {job.key[:12]} went from {before} to {after}"
-        for before, after in itertools.pairwise(states)
-        if after not in LEGAL_EDGES[before]
-    ]
-    if befores != [None, *states[:-1]] or not states or states[-1] is not job.state:
-        found.append(f"the events of job {job.key[:12]} do not join: {states}")
-    return found
-
-
-class _ParentPorts(PortsForTests):
-    """The parent's view of a cell's tables and store; a context manager."""
-
-    def __init__(self, settings: Settings, stand: Stand) -> None:
-        from datetime import UTC, datetime
-
-        super().__init__(settings, {}, HandClock(datetime.now(UTC)))
-        self._stand = stand
-        self._http = httpx.Client(transport=httpx.HTTPTransport(trust_env=False, verify=False), trust_env=False)
-
-    def __enter__(self) -> _ParentPorts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-        self.close()
-
-    def vendor_of_pods(self) -> RunPodVendor:
-        return RunPodVendor(self._http, SecretStr(KEY), base_url=self._stand.url)
-
-    def pod_hosts(self) -> tuple[PodHost, ...]:
-        return (self.vendor_of_pods(),)
 
 
 class Worker:

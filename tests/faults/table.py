@@ -11,7 +11,8 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.faults.drive import BUDGET_USD, Count
+from tests.faults.counting import Count
+from tests.faults.drive import BUDGET_USD
 from tests.faults.matrix import RUNPOD_LATER, Cell, Fault, VendorName, cells, steps_of
 from tests.faults.stands import CEILING_USD
 
@@ -20,7 +21,7 @@ PAGE = ROOT / "docs" / "faults.md"
 FOLDER_VARIABLE = "ONMODEL_TEST_FAULTS"
 COLUMNS = 3
 WIDTH = 80
-GAP = "   "
+GAP = "  "
 WHOLE = "whole-run-"
 DIFFERS, MISSING, NO_CELL = "!", "not run", "-"
 

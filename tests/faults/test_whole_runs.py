@@ -28,7 +28,8 @@ from providers.postgres.embedded import ensure_server
 from providers.sandbox.launcher import control, set_faults
 from tests.acceptance.season_fixtures import art, prefect_url
 from tests.acceptance.season_homes import ELEMENTS, Entry, Home, Outcome, end_hard, wait_for
-from tests.faults.drive import DAY, Count, kill_database
+from tests.faults.counting import Count
+from tests.faults.drive import DAY, kill_database
 from tests.faults.matrix import Fault, Step
 from tests.faults.table import FOLDER_VARIABLE, WHOLE
 from tests.ports_for_tests import PortsForTests, settings_for_tests

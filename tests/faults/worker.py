@@ -42,7 +42,8 @@ from providers.sandbox.transport import SandboxTransport
 from providers.settings import Settings
 from providers.vendor_ports import JobVendor, Ping, PodHost
 from providers.wiring import Ports, SystemClock
-from tasks.jobs import POLL_RETRY_SECONDS, await_job, plan_again, plan_job, submit_job
+from tasks.jobs import POLL_RETRY_SECONDS, plan_again, plan_job, submit_job
+from tasks.results import await_job
 from tests.contract.runpod_standin import KEY
 from tests.faults.matrix import Point, VendorName
 
