@@ -39,9 +39,9 @@ at the step; then the same work is started again until it is done or exits 6
 The budget is {BUDGET_USD} USD and an attempt reserves {CEILING_USD}; one that failed for certain
 is followed by a second. Beside these numbers every cell checks that every
 move of the ledger was a legal one, that exactly one job has succeeded and is
-settled, that what was spent is what was logged, that nothing stays reserved
-once all is over, that exit 6 says how to decide, and that the fault really
-struck.
+settled when it is done, that what was spent is what was logged, that nothing
+stays reserved once all is over, that exit 6 says how to decide, and that the
+fault really struck.
 
 - Faults of ours (SIGKILL, SIGSTOP, Postgres, the clock) strike at the worst
   moment of the step. Before the POST: the row is marked and nothing has left.
@@ -94,6 +94,10 @@ def main() -> int:
         counts = {path.stem: Count.model_validate_json(path.read_text()) for path in Path(folder).glob("*.json")}
     text = page(counts)
     sys.stdout.write(text[text.index("## fal") :])
+    missing = [cell.name for cell in cells() if not cell.not_run_because and cell.name not in counts]
+    if missing:
+        sys.stdout.write(f"{PAGE} stays as it was: {len(missing)} cells did not run.\n")
+        return ended.returncode or 1
     PAGE.write_text(f"{text}\nLast run: {datetime.now(UTC):%Y-%m-%d}\n")
     return ended.returncode
 
