@@ -110,9 +110,10 @@ def studio(session_home: Studio) -> Iterator[Studio]:
     """The shared home, with the ports of this process on it for the length of a test."""
     with ports_of(session_home):
         yield session_home
-        # The next test's vendor is the same, and has no trouble yet.
+        # The next test's vendor has the same name, no trouble yet, and none of a stand-in's files.
         with open_ports().database.transaction() as db:
             db.execute("DELETE FROM vendor_circuits")
+            db.execute("DELETE FROM vendor_files WHERE url LIKE 'standin:%'")
 
 
 @contextlib.contextmanager

@@ -129,6 +129,7 @@ def job(operation: Operation = Operation.MAKE_VIDEO, *, seconds: float = 60, **f
             "looked_up_at": None,
             "fallbacks": (),
             "moved_to": None,
+            "installation": "0a1b2c3d",
             **fields,
         }
     )
