@@ -47,8 +47,7 @@ fault really struck.
   moment of the step. Before the POST: the row is marked and nothing has left.
   After it: the vendor has answered and its id is not stored. At the download:
   half of a file is here. At the settlement: the files are noted and the job
-  is not settled. When Postgres dies after the POST, fal's list is empty too:
-  only what this machine keeps on paper knows of the job.
+  is not settled. When Postgres dies after the POST, fal's list is empty too.
 - SIGSTOP: a second worker comes while the first stands still, and then the
   first goes on.
 - All other faults are the vendor's answer to the request of that step. Before
