@@ -73,6 +73,14 @@ class BlobStore(Protocol):
         """When these bytes were last put (UTC, within a day where they were put again); None when not there."""
         ...
 
+    def share(self, mark: str) -> None:
+        """Note that the database of this mark (`Submission.installation`) uses the store. Safe to repeat."""
+        ...
+
+    def sharers(self) -> frozenset[str]:
+        """The marks of all databases that use the store: what one does not refer to, another may."""
+        ...
+
     def presign_get(self, sha256: str, valid_for: timedelta) -> str:
         """A link that anyone holding it may read until it expires."""
         ...

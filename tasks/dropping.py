@@ -69,6 +69,10 @@ def _weights_line(lora: IdleLora, *, is_dry_run: bool) -> str:
 def _drop_blobs(ports: Ports, *, is_dry_run: bool) -> list[str]:
     before = ports.clock.now() - BLOB_KEPT_FOR
     born_at = ports.upkeep.born_at()
+    mark = ports.ledger.installation()
+    if not is_dry_run:
+        ports.blobs.share(mark)
+    others = ports.blobs.sharers() - {mark}
     # First the store, then the references: a row written in between counts.
     old = set(ports.blobs.digests_older_than(before))
     forgotten = sorted(old - ports.upkeep.referenced_digests()) if old else []
@@ -80,12 +84,17 @@ def _drop_blobs(ports: Ports, *, is_dry_run: bool) -> list[str]:
         if stored_at is None or stored_at >= before or stored_at < born_at:
             continue
         size_bytes += ports.blobs.size_bytes(sha256)
-        if not is_dry_run:
+        if not is_dry_run and not others:
             ports.blobs.delete(sha256)
             log.info("dropped %s, which nothing refers to", sha256)
         dropped.append(sha256)
     if not dropped:
         return []
+    if others:
+        return [
+            f"{len(dropped)} stored files that nothing here refers to are kept, because another database uses the "
+            f"store too: {', '.join(sorted(others))}."
+        ]
     done = "would be dropped" if is_dry_run else "dropped"
     names = ", ".join(f"{sha256[:12]}…" for sha256 in dropped[:NAMED]) + (", …" if len(dropped) > NAMED else "")
     return [

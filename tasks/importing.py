@@ -42,6 +42,7 @@ def import_season(ports: Ports, path: Path, *, is_run_next: bool = False) -> int
         _check_season(ports, check, manifest)
         if is_run_next:
             _require_vendors(ports, manifest)
+        ports.blobs.share(ports.ledger.installation())
         season = _store_files(ports, check, manifest)
     season_id = ports.seasons.store(season)
     for warning in season.warnings:

@@ -3,6 +3,7 @@
 root/aa/bb/<sha256>        the bytes
 root/aa/bb/<sha256>.type   their media type, for the links
 root/unfinished/           what is being written; leftovers of killed writers are swept after a day
+root/users/<mark>          empty; the databases that use the store
 root/links.key             signs the links (mode 0600)
 """
 
@@ -97,6 +98,25 @@ class LocalBlobStore:
             _type_path(path).unlink(missing_ok=True)
         except OSError as error:
             raise self._disk_error(error) from error
+
+    def share(self, mark: str) -> None:
+        try:
+            self._users.mkdir(parents=True, exist_ok=True)
+            (self._users / mark).touch()
+        except OSError as error:
+            raise self._disk_error(error) from error
+
+    def sharers(self) -> frozenset[str]:
+        try:
+            return frozenset(path.name for path in self._users.iterdir())
+        except FileNotFoundError:
+            return frozenset()
+        except OSError as error:
+            raise self._disk_error(error) from error
+
+    @property
+    def _users(self) -> Path:
+        return self.root / "users"
 
     # --- reading ---
 

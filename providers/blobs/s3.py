@@ -43,6 +43,10 @@ PUT_AGAIN_AFTER = timedelta(hours=12)
 _PARTS = TransferConfig(multipart_threshold=1, multipart_chunksize=16 * 1024 * 1024, max_concurrency=4)
 
 
+USERS = "users/"
+"""Below it lies an empty object for each database that uses the store, named by its mark."""
+
+
 class S3BlobStore:
     """`BlobStore` under a prefix of one bucket. Reaches nothing before it is used.
 
@@ -122,6 +126,16 @@ class S3BlobStore:
         self._cache.delete(sha256)
 
     # --- reading ---
+
+    def share(self, mark: str) -> None:
+        with our_errors(self._address(USERS)):
+            self._s3.put_object(Bucket=self._bucket, Key=self._prefix + USERS + mark, Body=b"")
+
+    def sharers(self) -> frozenset[str]:
+        folder = self._prefix + USERS
+        with our_errors(self._address(USERS)):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=folder)
+            return frozenset(found["Key"].removeprefix(folder) for page in pages for found in page.get("Contents", ()))
 
     def open(self, sha256: str) -> BinaryIO:
         return self.local_path(sha256).open("rb")

@@ -45,7 +45,8 @@ ACCEPTED = {
 
 def sent(url_of: dict[str, str] | None = None, at: datetime | None = None) -> Submission:
     """The POST that a test makes or looks for: its first, made now unless said otherwise."""
-    return Submission(installation="0a1b2c3d", job_key="5" * 40, number=1, sent_at=at or datetime.now(UTC), url_of=url_of or {})
+    sent_at = at or datetime.now(UTC)
+    return Submission(installation="0a1b2c3d", job_key="5" * 40, number=1, sent_at=sent_at, url_of=url_of or {})
 
 
 LOCKED = {"detail": "User is locked. Reason: Exhausted balance. Top up your balance at fal.ai/dashboard/billing."}

@@ -209,6 +209,14 @@ def test_the_store_knows_when_bytes_were_put_and_lists_those_that_are_older(stor
     assert list(store.digests_older_than(stored_at + MINUTE)) == []
 
 
+def test_the_store_knows_which_databases_use_it_and_counts_none_of_that_as_a_file(store: BlobStore) -> None:
+    assert store.sharers() == frozenset()
+    for mark in ("0a1b2c3d", "ffffffff", "0a1b2c3d"):
+        store.share(mark)
+    assert store.sharers() == {"0a1b2c3d", "ffffffff"}
+    assert list(store.digests()) == []
+
+
 def test_bytes_put_again_in_a_folder_after_half_a_day_count_as_put_now(tmp_path: Path) -> None:
     store = LocalBlobStore(tmp_path / "blobs")
     store.put_bytes(HELLO, "text/plain")

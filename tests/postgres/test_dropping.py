@@ -45,6 +45,17 @@ def test_a_file_that_nothing_refers_to_is_dropped_after_its_time_and_a_young_one
     assert drop_leftovers(ports, is_dry_run=False).did == ()
 
 
+def test_nothing_is_dropped_from_a_store_that_another_database_uses_too(make: Make) -> None:
+    ports = make()
+    forgotten = stored(ports, "perhaps the other's", age=OLD)
+    ports.blobs.share("ffffffff")
+    (line,) = drop_leftovers(ports, is_dry_run=False).did
+    assert "another database uses the store too: ffffffff" in line
+    assert ports.blobs.has(forgotten)
+    ports.blobs.delete(forgotten)
+    (Path(ports.settings.storage_url.removeprefix("file://")) / "users" / "ffffffff").unlink()
+
+
 def test_a_file_that_is_put_again_is_kept(make: Make) -> None:
     ports = make()
     sha256 = stored(ports, "wanted after all", age=OLD)
