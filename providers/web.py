@@ -20,8 +20,8 @@ NEVER_SENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
-"""Failures that happen before the first byte of a request leaves. A proxy error comes from its CONNECT, which
-precedes every https request."""
+"""Failures that happen before the first byte of a request leaves. httpx raises `ProxyError` for a tunnel or SOCKS
+handshake, which precede the request; a plain proxy's refusal is an answer like any other."""
 
 LONGEST_WAIT_SECONDS = 3600.0
 """Whatever a vendor asks for, it is tried again after an hour: a longer wait is a mistake more often than a wish."""

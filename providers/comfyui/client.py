@@ -7,25 +7,12 @@ it, and are sent as basic auth. They are shown nowhere.
 from __future__ import annotations
 
 import base64
-import email.utils
-import math
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
 from domain.errors import NotConfigured, RateLimited, Retryable, Unavailable
-
-NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.InvalidURL,
-)
-"""Failures that happen before the first byte of a request leaves. httpx raises `ProxyError` for a tunnel or SOCKS
-handshake, which precede the request; a plain proxy's refusal is an answer like any other."""
+from providers.web import retry_after_seconds
 
 QUOTE_CHARS = 400
 
@@ -130,31 +117,3 @@ def json_of(response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):
         return None
-
-
-def retry_after_seconds(response: httpx.Response) -> float | None:
-    """The wait asked for by the header (seconds or a date) or by `retry_after` in the body; None when neither does.
-
-    The body's form was seen at Replicate (replicate_comfyui.md 1.1); hosts of ComfyUI answer likewise.
-    """
-    text = response.headers.get("retry-after", "").strip()
-    body = json_of(response)
-    for value in (text, body.get("retry_after") if isinstance(body, dict) else None):
-        seconds = _seconds(value)
-        if seconds is not None:
-            return seconds
-    return None
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        try:
-            when = email.utils.parsedate_to_datetime(str(value))
-        except (ValueError, OverflowError):
-            return None
-        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -26,8 +26,9 @@ from domain.errors import (
 from domain.jobs import VendorJobIds, VendorRequest
 from domain.records import Record
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
-from providers.comfyui.client import NEVER_SENT, ComfyUiClient, json_of
+from providers.comfyui.client import ComfyUiClient, json_of
 from providers.vendor_ports import Ping
+from providers.web import NEVER_SENT
 
 OUR_IDS = uuid.UUID("6f6e6d6f-6465-4c00-8000-636f6d667975")
 """The namespace our prompt ids are derived in; never changed, or lost jobs could not be found again."""

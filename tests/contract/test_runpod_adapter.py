@@ -34,8 +34,8 @@ from providers.vendor_ports import JobVendor, PodHost, UsageReader
 from tests.contract.runpod_standin import KEY, Answer, Fault, RunPodStandIn, problem, runpod_stand_in
 
 SENT_AT = datetime(2026, 3, 1, 12, 0, 0, 400_000, tzinfo=UTC)
-KEY = "0123456789abcdef0123" + "f" * 20
-FIRST = Submission(installation="0a1b2c3d", job_key=KEY, number=1, sent_at=SENT_AT, url_of={})
+JOB_KEY = "0123456789abcdef0123" + "f" * 20
+FIRST = Submission(installation="0a1b2c3d", job_key=JOB_KEY, number=1, sent_at=SENT_AT, url_of={})
 SECRET = "a-token-only-the-pod-may-read"
 TRAIN = VendorRequest(
     vendor="runpod",
