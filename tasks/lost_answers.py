@@ -21,6 +21,8 @@ LIST_LOOKS = 3
 """Looks at the list of a vendor that cannot prove absence: its list may lag behind its queue by seconds."""
 
 LIST_SECONDS_APART = 4.0
+"""At most; on the sandbox, which is polled often and whose list never lags, less."""
+
 RELEASED = "Released"
 GIVEN_UP = "GivenUp"
 """A person's word on a job that may have been paid without a result: buy the work again, or do without."""
@@ -43,7 +45,7 @@ def look_up_lost(ports: Ports, key: str) -> None:
         return
     vendor = ports.job_vendor(job.request.vendor)
     submission, rule = last_submission(job), vendor.absence
-    looks, apart = (rule.looks, rule.seconds_apart) if rule.can_prove else (LIST_LOOKS, LIST_SECONDS_APART)
+    looks, apart = (rule.looks, rule.seconds_apart) if rule.can_prove else (LIST_LOOKS, _list_seconds(ports, job))
     # The sender's clock may be behind ours, and its POST younger than it looks: the database's clock must agree.
     age = min((ports.clock.now() - submission.sent_at).total_seconds(), ports.ledger.seconds_since_claim(key))
     ports.clock.sleep(min(max(rule.after_seconds - age, 0.0), rule.after_seconds))
@@ -130,6 +132,10 @@ def choices(job: ProviderJob, seen: str) -> str:
         f"Look at {job.request.vendor}'s own list of requests. If it is there: {command} --adopt ID; if it is not: "
         f"{command} --resubmit; to give it up: {command} --abandon. Then run again."
     )
+
+
+def _list_seconds(ports: Ports, job: ProviderJob) -> float:
+    return min(LIST_SECONDS_APART, 4 * ports.poll_seconds(job))
 
 
 def _told(found: LookUp) -> str:

@@ -91,6 +91,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
+class NoDatabase:
+    """The mark of a database that is not there."""
+
+    def installation(self) -> str:
+        return "0a1b2c3d"
+
+
 class SeasonsInMemory:
     """Takes what passed every check."""
 
@@ -108,7 +115,7 @@ def refused(folder: Path, **fields: Any) -> str:
     path = folder / "season.yaml"
     path.write_text(yaml.safe_dump({"season": "a", "budget_usd": 5, "characters": [mei]}, sort_keys=False))
     ports = PortsForTests(Settings.from_environ({"HOME": str(folder)}), {})
-    ports.__dict__["seasons"] = SeasonsInMemory()
+    ports.__dict__.update(seasons=SeasonsInMemory(), ledger=NoDatabase())
     try:
         import_season(ports, path)
     except BadInput as error:
