@@ -25,7 +25,13 @@ from tasks.application import fall_back_task, plan_slot_stills_task, start_rende
 from tasks.cancelling import stop_paid_work
 from tasks.identity import score_render_task
 from tasks.lookups import is_rendered_task, render_routes_task, season_id_task, use_lora_task
-from tasks.rendering import end_render_task, finish_render_task, leading_route, plan_slot_video_task
+from tasks.rendering import (
+    end_render_task,
+    finish_render_task,
+    keep_render_task,
+    leading_route,
+    plan_slot_video_task,
+)
 
 LoraId = Annotated[int | None, Field(ge=1)]
 
@@ -60,6 +66,7 @@ async def render_slot(season: SeasonSlug, slot: SlotNumber, lora_id: LoraId = No
             raise
         return render_id
     await in_thread(score_render_task, render_id)
+    await in_thread(finish_render_task, render_id)
     return render_id
 
 
@@ -80,7 +87,7 @@ async def _film(render_id: int) -> None:
             if not await in_thread(fall_back_task, render_id, failure.message, [leading], None):
                 raise
         else:
-            await in_thread(finish_render_task, render_id, key)
+            await in_thread(keep_render_task, render_id, key)
             return
 
 

@@ -26,7 +26,6 @@ from domain.identity import (
 )
 from domain.jobs import Operation, ProviderJob, Stage
 from domain.loras import IDENTITY_SEED, IDENTITY_VIEWS
-from domain.renders import RenderState
 from providers.wiring import open_ports
 from tasks.planning_together import plan_together
 from tasks.view_orders import order_view
@@ -139,7 +138,7 @@ def score_render(ports: Ports, render_id: int) -> None:
     A character with nothing to compare with, or a clip where the scorer abstains, gets a verdict that says so.
     """
     render = ports.renders.get(render_id)
-    if render.state is not RenderState.DONE or render.clip_sha256 is None:
+    if render.clip_sha256 is None:
         return
     path = ports.blobs.local_path(render.clip_sha256)
     seconds = ports.media.probe_clip(path).duration_seconds

@@ -179,8 +179,8 @@ def _fitted(plan: SlotPlan, words: dict[str, str], model: Model) -> str:
     return rewrite_prompt(plan.prompt, short)[: model.prompt_max_chars]
 
 
-def finish_render(ports: Ports, render_id: int, key: str) -> None:
-    """Take a finished video job as the slot's clip. Safe to repeat. Free."""
+def keep_render(ports: Ports, render_id: int, key: str) -> None:
+    """Take a finished video job as the slot's clip; the slot is done once it was scored. Safe to repeat. Free."""
     job = ports.ledger.get(key)
     file = job.file("video")
     assert file is not None, f"video job {key} kept no clip"
@@ -202,6 +202,12 @@ def finish_render(ports: Ports, render_id: int, key: str) -> None:
                     slot_number=render.slot_number,
                 )
             )
+
+
+def finish_render(ports: Ports, render_id: int) -> None:
+    """The slot's clip is kept and scored: nothing is left to do. Safe to repeat. Free."""
+    render = ports.renders.get(render_id)
+    assert render.clip_sha256 is not None, f"render {render_id} kept no clip"
     ports.renders.end(render_id, RenderState.DONE)
     log.info("slot %d is rendered with %s", render.slot_number, render.video_model)
 
@@ -230,10 +236,16 @@ def plan_slot_video_task(render_id: int, max_attempts: int) -> str:
     return plan_slot_video(open_ports(), render_id, max_attempts=max_attempts)
 
 
-@task(name="finish-render", cache_policy=NO_CACHE)
-def finish_render_task(render_id: int, key: str) -> None:
+@task(name="keep-render", cache_policy=NO_CACHE)
+def keep_render_task(render_id: int, key: str) -> None:
     """Take a finished video as the slot's clip."""
-    finish_render(open_ports(), render_id, key)
+    keep_render(open_ports(), render_id, key)
+
+
+@task(name="finish-render", cache_policy=NO_CACHE)
+def finish_render_task(render_id: int) -> None:
+    """A slot whose clip is kept and scored is done."""
+    finish_render(open_ports(), render_id)
 
 
 @task(name="end-render", cache_policy=NO_CACHE)

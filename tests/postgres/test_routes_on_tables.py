@@ -15,7 +15,8 @@ from domain.errors import BadInput
 from domain.loras import PinnedCharacter
 from domain.renders import RenderState
 from tasks.application import choose_lora, fall_back, plan_slot_stills, start_render
-from tasks.rendering import video_job
+from tasks.rendering import finish_render, video_job
+from tasks.season_facts import clips_of_season
 from tests.acceptance.standin_vendor import StandinVendor
 from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
 
@@ -196,3 +197,18 @@ def test_a_finished_slot_is_left_alone_and_one_that_is_not_there_is_named(ports:
     assert start_render(ports, season_id, 6) == render_id
     with pytest.raises(BadInput, match="Slot 7 is not in this season; it has 6"):
         start_render(ports, season_id, 7)
+
+
+def test_a_slot_is_done_only_when_its_clip_is_scored_so_that_a_crash_in_between_loses_no_score(
+    ports: PortsForTests,
+) -> None:
+    season_id = season_with(ports, "@Dario waves")
+    render_id = start_render(ports, season_id, 6)
+    digest = ports.blobs.put_bytes(b"a clip", "video/mp4")
+    ports.renders.keep_clip(render_id, sha256=digest, url="file:///clip.mp4", job_key="k")
+    assert clips_of_season(ports, season_id) == []
+    assert start_render(ports, season_id, 6) == render_id
+    assert ports.renders.get(render_id).state is RenderState.RUNNING
+    finish_render(ports, render_id)
+    finish_render(ports, render_id)
+    assert [clip.sha256 for clip in clips_of_season(ports, season_id)] == [digest]
