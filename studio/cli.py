@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, Group, Parameter
+
+from studio.money_commands import AsJson, SeasonName, add_money_commands
 
 OUT = Path("onmodel-out")
 HELP = "Keeps the characters of an AI-generated season on-model, from its winning clips to the finished season."
@@ -42,7 +44,6 @@ app = App(
 MAKING = Group("Make a season", sort_key=1)
 LOOKING = Group("Look at a season", sort_key=2)
 BY_HAND = Group("Pick pictures by hand", sort_key=3)
-MONEY = Group("Money", sort_key=4)
 MACHINE = Group("This machine", sort_key=5)
 
 season_app = App(
@@ -53,22 +54,12 @@ season_app = App(
     sort_key=3,
 )
 app.command(season_app)
+add_money_commands(app)
 
-jobs_app = App(
-    name="jobs",
-    help="jobs list|show|resolve|cancel: what was bought.",
-    help_epilogue="",
-    group=MONEY,
-    sort_key=6,
-)
-app.command(jobs_app)
-
-AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="One JSON document on stdout.")]
 Out = Annotated[
     Path | None, Parameter(name="--out", help="Folder for the results; otherwise onmodel-out/ and the season's slug.")
 ]
 DemoOut = Annotated[Path | None, Parameter(name="--out", help="Folder for the results; otherwise onmodel-out/demo.")]
-SeasonName = Annotated[str, Parameter(help="The season's slug, as in its manifest.")]
 ManifestPath = Annotated[Path, Parameter(help="The season's manifest, such as season.yaml.")]
 CharacterName = Annotated[str, Parameter(help="The character's name, as in the manifest.")]
 Clips = Annotated[Path, Parameter(help="Clips, such as slot-01.mp4: MP4, MOV, WebM, MKV or AVI.")]
@@ -79,16 +70,6 @@ DatasetOut = Annotated[
 Trainer = Annotated[
     str | None, Parameter(help="A trainer's key, or a layout: plain, ai_toolkit, kohya, musubi, clips.")
 ]
-FileOrSeason = Annotated[str, Parameter(help="A manifest, such as season.yaml, or a season's slug.")]
-Grouping = Annotated[
-    Literal["stage", "api", "character", "slot", "day"],
-    Parameter(help="stage, api, character, slot or day."),
-]
-Limit = Annotated[str | None, Parameter(help="USD at most, such as 25 or 12.50.")]
-AtTheLimit = Annotated[
-    Literal["stop", "ask"] | None, Parameter(help="What happens there: stop, or go on without it and ask.")
-]
-JobKey = Annotated[str, Parameter(help="The job's key, or its first letters.")]
 Count = Annotated[int | None, Parameter(help="Pictures per clip at most; otherwise 16 to 60 by its length.")]
 Keep = Annotated[tuple[str, ...], Parameter(negative="", show_default=False, help="Take these all the same: NAME,NAME")]
 Drop = Annotated[tuple[str, ...], Parameter(negative="", show_default=False, help="Leave these out: NAME,NAME")]
@@ -136,142 +117,6 @@ def status(season: SeasonName, /, *, json: AsJson = False) -> int:
     from studio.showing import show_status
 
     return show_status(season, as_json=json)
-
-
-@app.command(group=MONEY, sort_key=1, help_epilogue="")
-def forecast(what: FileOrSeason, /, *, by: Grouping = "stage", json: AsJson = False) -> int:
-    """What a season will cost and how long it will take.
-
-    Of a manifest, before anything is stored or spent; of a season, beside what
-    it has cost so far.
-    """
-    from studio.forecasting import show_forecast
-
-    return show_forecast(what, by=by, as_json=json)
-
-
-@app.command(group=MONEY, sort_key=2, help_epilogue="")
-def costs(
-    season: SeasonName,
-    /,
-    *,
-    by: Grouping = "stage",
-    csv: Annotated[bool, Parameter(negative="", show_default=False, help="The table as CSV on stdout.")] = False,
-    json: AsJson = False,
-) -> int:
-    """What it has cost, beside the forecast."""
-    from studio.spending import show_costs
-
-    return show_costs(season, by=by, as_csv=csv, as_json=json)
-
-
-@app.command(group=MONEY, sort_key=3, help_epilogue="")
-def budget(
-    season: SeasonName,
-    character: Annotated[str | None, Parameter(help="A character of it, for a limit of its own.")] = None,
-    /,
-    *,
-    limit: Limit = None,
-    at_limit: AtTheLimit = None,
-    json: AsJson = False,
-) -> int:
-    """Show or set what a season may spend."""
-    from studio.budgeting import season_budget
-
-    return season_budget(season, character, limit=limit, at_limit=at_limit, as_json=json)
-
-
-@app.command(group=MONEY, sort_key=4, help_epilogue="")
-def owner(
-    name: Annotated[str, Parameter(help="The owner, as in the manifests.")],
-    /,
-    *,
-    limit: Limit = None,
-    add_credits: Annotated[str | None, Parameter(help="USD paid in: from then on the owner spends credits.")] = None,
-    at_limit: AtTheLimit = None,
-    json: AsJson = False,
-) -> int:
-    """Show or set what an owner may spend in all seasons.
-
-    Rehearsals on the sandbox do not count.
-    """
-    from studio.budgeting import owner_budget
-
-    return owner_budget(name, limit=limit, add_credits=add_credits, at_limit=at_limit, as_json=json)
-
-
-@app.command(group=MONEY, sort_key=5, help_epilogue="")
-def reconcile(
-    *,
-    vendor: Annotated[str | None, Parameter(help="One vendor; otherwise all that are set up.")] = None,
-    days: Annotated[int, Parameter(help="How far back to look.")] = 30,
-    json: AsJson = False,
-) -> int:
-    """Compare the ledger with what the vendors say they charged."""
-    from studio.reconciling import show_differences
-
-    return show_differences(vendor, days=days, as_json=json)
-
-
-@jobs_app.command(name="list", sort_key=1, help_epilogue="")
-def list_jobs(
-    season: SeasonName,
-    /,
-    *,
-    every: Annotated[
-        bool, Parameter(name="--all", negative="", show_default=False, help="Also those that are over.")
-    ] = False,
-    json: AsJson = False,
-) -> int:
-    """What was bought for a season and is not over yet."""
-    from studio.jobs_by_hand import list_jobs_of
-
-    return list_jobs_of(season, every=every, as_json=json)
-
-
-@jobs_app.command(name="show", sort_key=2, help_epilogue="")
-def show_job(key: JobKey, /, *, json: AsJson = False) -> int:
-    """One job with everything that happened to it."""
-    from studio.jobs_by_hand import show_one_job
-
-    return show_one_job(key, as_json=json)
-
-
-@jobs_app.command(name="resolve", sort_key=3, help_epilogue="")
-def resolve_job(
-    key: JobKey,
-    /,
-    *,
-    adopt: Annotated[str | None, Parameter(help="The vendor has it, under this request id.")] = None,
-    resubmit: Annotated[
-        bool, Parameter(negative="", show_default=False, help="The vendor does not have it: send it again.")
-    ] = False,
-    abandon: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Give it up; its estimate counts as spent.")
-    ] = False,
-    json: AsJson = False,
-) -> int:
-    """Decide about a job whose answer was lost."""
-    from studio.jobs_by_hand import resolve_lost_job
-
-    return resolve_lost_job(key, adopt=adopt, resubmit=resubmit, abandon=abandon, as_json=json)
-
-
-@jobs_app.command(name="cancel", sort_key=4, help_epilogue="")
-def cancel_jobs(
-    season: SeasonName,
-    key: Annotated[str | None, Parameter(help="One job; otherwise all of the season's open ones.")] = None,
-    /,
-    *,
-    json: AsJson = False,
-) -> int:
-    """Stop what runs at the vendors.
-
-    What turns out to be finished is kept all the same: it is paid for.
-    """
-    from studio.jobs_by_hand import cancel_jobs_of
-
-    return cancel_jobs_of(season, key, as_json=json)
 
 
 @app.command(group=LOOKING, sort_key=3, help_epilogue="")
