@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from providers.postgres.embedded import ensure_server
 from providers.wiring import open_ports
@@ -102,7 +104,23 @@ def harbor(session_home: Studio) -> Harbor:
     first = home.run_apart(manifest)
     bought = home.posts()
     again = home.run_apart(manifest, PYTHONPROFILEIMPORTTIME="1")
-    return Harbor(manifest, cast, slots, first, again, bought, home.posts())
+    return Harbor(manifest, cast, slots, first, again, bought, home.posts(), _copy_tables(home, "harbor_done"))
+
+
+def _copy_tables(home: Home, name: str) -> str:
+    """The address of a copy of a home's database; whoever was connected to the original connects anew."""
+    server = ensure_server(home.home)
+    with psycopg.connect(server.url_of("postgres"), autocommit=True) as db:
+        db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'onmodel'")
+        db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE onmodel").format(sql.Identifier(name)))
+    return server.url_of(name)
+
+
+@pytest.fixture
+def untouched(harbor: Harbor, session_home: Studio) -> Iterator[Studio]:
+    """The shared home on the tables as they were when `harbor` was done, whatever other tests have made of it since."""
+    with ports_of(session_home, ONMODEL_DATABASE_URL=harbor.database_url):
+        yield session_home
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
 
 
 class Harbor(NamedTuple):
-    """The season `harbor` after its two runs; its outcome and folder stand for themselves, its tables may go on."""
+    """The season `harbor` after its two runs; its outcome stands for itself, its tables and its folder may go on."""
 
     manifest: Path
     cast: list[Entry]
@@ -76,6 +76,8 @@ class Harbor(NamedTuple):
     again: Outcome
     posts_after_first: int
     posts_after_again: int
+    database_url: str
+    """A copy of the tables as they were then."""
 
 
 class ImpatientClock(SystemClock):

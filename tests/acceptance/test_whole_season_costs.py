@@ -8,6 +8,7 @@ import inspect
 import io
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,10 +37,11 @@ def document(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_the_forecast_of_a_manifest_is_what_its_run_has_logged(harbor: Harbor, studio: Studio) -> None:
-    before = studio.posts()
-    forecast = document("forecast", str(harbor.manifest))
-    entries = studio.ports.ledger.costs(studio.ports.seasons.by_slug("harbor").id)
+def test_the_forecast_of_a_manifest_is_what_its_run_has_logged(harbor: Harbor, untouched: Studio) -> None:
+    before = untouched.posts()
+    fresh = untouched.write("harbor-to-be", harbor.cast, harbor.slots)  # harbor's own file may have been edited since
+    forecast = document("forecast", str(fresh))
+    entries = untouched.ports.ledger.costs(untouched.ports.seasons.by_slug("harbor").id)
     assert Decimal(forecast["to_come_usd"]) == sum(entry.forecast_usd for entry in entries) > 0
     foreseen = {row["key"]: Decimal(row["to_come_usd"]) for row in forecast["by"]["slot"] if row["key"].isdecimal()}
     logged = {
@@ -48,19 +50,19 @@ def test_the_forecast_of_a_manifest_is_what_its_run_has_logged(harbor: Harbor, s
     assert foreseen == logged
     assert set(foreseen) == {"2", "3", "4", "6", "7"}
     assert any("Rui: the given LoRA file is broken" in note for note in forecast["notes"])
-    assert studio.posts() == before
+    assert untouched.posts() == before
 
 
-def test_a_stored_season_has_the_forecast_of_its_manifest_until_it_is_begun(harbor: Harbor, studio: Studio) -> None:
-    fresh = studio.write("harbor-to-be", harbor.cast, harbor.slots)
-    studio.store(fresh)
+def test_a_stored_season_has_the_forecast_of_its_manifest_until_it_is_begun(harbor: Harbor, untouched: Studio) -> None:
+    fresh = untouched.write("harbor-to-be", harbor.cast, harbor.slots)
+    untouched.store(fresh)
     of_manifest, of_season = document("forecast", str(fresh)), document("forecast", "harbor-to-be")
     assert of_season["purchases"] == of_manifest["purchases"]
     assert of_season["likely_seconds"] == of_manifest["likely_seconds"] > 0
     assert of_season["bought_usd"] == "0"
 
 
-def test_of_a_finished_season_nothing_is_left_to_buy(harbor: Harbor, studio: Studio) -> None:
+def test_of_a_finished_season_nothing_is_left_to_buy(harbor: Harbor, untouched: Studio) -> None:
     assert harbor.first.exit_code == 0
     forecast = document("forecast", "harbor")
     assert forecast["purchases"] == []
@@ -69,9 +71,11 @@ def test_of_a_finished_season_nothing_is_left_to_buy(harbor: Harbor, studio: Stu
     assert "Nothing is left to buy." in told("forecast", "harbor")
 
 
-def test_every_stage_a_season_went_through_is_in_its_costs_once_for_each_thing(harbor: Harbor, studio: Studio) -> None:
+def test_every_stage_a_season_went_through_is_in_its_costs_once_for_each_thing(
+    harbor: Harbor, untouched: Studio
+) -> None:
     assert harbor.again.exit_code == 0
-    entries = studio.ports.ledger.costs(studio.ports.seasons.by_slug("harbor").id)
+    entries = untouched.ports.ledger.costs(untouched.ports.seasons.by_slug("harbor").id)
     # Nobody in it is learned from a clip, so no frames were looked for.
     assert {entry.stage for entry in entries} == set(Stage) - {Stage.FRAMES}
     assert len({entry.once_key for entry in entries}) == len(entries)
@@ -81,9 +85,9 @@ def test_every_stage_a_season_went_through_is_in_its_costs_once_for_each_thing(h
 
 
 @pytest.mark.parametrize("by", [grouping.value for grouping in Grouping])
-def test_costs_and_forecasts_fit_a_terminal_in_every_grouping(by: str, harbor: Harbor, studio: Studio) -> None:
+def test_costs_and_forecasts_fit_a_terminal_in_every_grouping(by: str, harbor: Harbor, untouched: Studio) -> None:
     total = Decimal(harbor.first.document["total_cost_usd"])
-    fresh = studio.write("harbor-to-be", harbor.cast, harbor.slots)
+    fresh = untouched.write("harbor-to-be", harbor.cast, harbor.slots)
     for words in (["costs", "harbor"], ["forecast", "harbor"], ["forecast", str(fresh)]):
         table = told(*words, "--by", by).partition("\n\n")[0]
         assert max(len(line) for line in table.splitlines()) <= COLUMNS
@@ -93,7 +97,7 @@ def test_costs_and_forecasts_fit_a_terminal_in_every_grouping(by: str, harbor: H
 
 
 def test_an_accepted_second_is_a_rendered_one_and_everything_spent_is_shared_among_them(
-    harbor: Harbor, studio: Studio
+    harbor: Harbor, untouched: Studio, tmp_path: Path
 ) -> None:
     status = document("status", "harbor")
     total, seconds = Decimal(status["total_cost_usd"]), Decimal(str(status["accepted_seconds"]))
@@ -104,7 +108,8 @@ def test_an_accepted_second_is_a_rendered_one_and_everything_spent_is_shared_amo
     headline = f"Cost per accepted second of video: {total / seconds:.3f} USD"
     assert headline in told("costs", "harbor")
     assert headline in told("status", "harbor")
-    page = (studio.out(harbor.manifest) / "report.html").read_text()
+    told("report", "harbor", "--out", str(tmp_path / "report"))
+    page = (tmp_path / "report" / "report.html").read_text()
     assert "Per accepted second" in page
     assert "5 rendered clips" in page
 
