@@ -12,17 +12,15 @@ from prefect.cache_policies import NO_CACHE
 from domain.applications import CharacterAtRender, Route
 from domain.costs import free_step
 from domain.errors import BadInput
-from domain.jobs import BlobRef, JobOrder, Operation, Stage
-from domain.money import ceiling_usd, price_of_video
+from domain.jobs import BlobRef, JobOrder, Stage
 from domain.prompts import in_words, rewrite_prompt, with_trigger
 from domain.registry import Model
 from domain.renders import Render, RenderState, SlotPlan
-from domain.vendors import SANDBOX
 from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports
 from tasks.application import finished_stills, plan_of
-from tasks.fallback_orders import order_with_fallbacks
 from tasks.jobs import plan_job
+from tasks.view_orders import clip_job
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -54,23 +52,7 @@ def video_job(ports: Ports, render_id: int) -> JobOrder:
     seconds = model.video.duration.nearest_seconds(plan.seconds)
     order = _compose(ports, render, plan, model, seconds)
     season = ports.seasons.get(render.season_id)
-    estimate = price_of_video(model.key, seconds)
-
-    def order_at(vendor: str) -> JobOrder:
-        return JobOrder(
-            season_id=season.id,
-            slot_number=render.slot_number,
-            stage=Stage.VIDEO,
-            operation=Operation.MAKE_VIDEO,
-            api_name=model.key,
-            model_key=model.key,
-            request=ports.vendor(vendor).video_request(order),
-            estimate_usd=estimate,
-            ceiling_usd=ceiling_usd(estimate),
-            is_simulated=vendor == SANDBOX,
-        )
-
-    return order_with_fallbacks(season, "video", order_at, model=model)
+    return clip_job(ports, season, order, stage=Stage.VIDEO, priced_seconds=seconds, slot_number=render.slot_number)
 
 
 def _compose(ports: Ports, render: Render, plan: SlotPlan, model: Model, seconds: float) -> VideoOrder:

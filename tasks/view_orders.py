@@ -1,4 +1,5 @@
-"""Orders for the standard views of a character: a still where its base has a still model, else the shortest clip."""
+"""Stills and clips as jobs, and the standard views of a character: a still where its base has a still model, else the
+shortest clip."""
 
 from __future__ import annotations
 
@@ -81,6 +82,38 @@ def still_job(
     return order_with_fallbacks(season, "image", order_at, model=model)
 
 
+def clip_job(
+    ports: Ports,
+    season: Season,
+    order: VideoOrder,
+    *,
+    stage: Stage,
+    priced_seconds: float,
+    character_id: int | None = None,
+    slot_number: int | None = None,
+) -> JobOrder:
+    """A clip as a job: its request, its price for so many seconds and its ceiling."""
+    model = ports.registry.model(order.model_key)
+    estimate = price_of_video(model.key, priced_seconds)
+
+    def order_at(vendor: str) -> JobOrder:
+        return JobOrder(
+            season_id=season.id,
+            slot_number=slot_number,
+            character_id=character_id,
+            stage=stage,
+            operation=Operation.MAKE_VIDEO,
+            api_name=model.key,
+            model_key=model.key,
+            request=ports.vendor(vendor).video_request(order),
+            estimate_usd=estimate,
+            ceiling_usd=ceiling_usd(estimate),
+            is_simulated=vendor == SANDBOX,
+        )
+
+    return order_with_fallbacks(season, "video", order_at, model=model)
+
+
 def still_price(model: Model, image_size: str | tuple[int, int]) -> Decimal:
     """Estimate in USD of one still of this size, the model's own word for it or (width, height) in pixels."""
     assert model.still is not None
@@ -135,20 +168,4 @@ def _shortest_clip(
         loras=uses,
         seed=seed,
     )
-    estimate = price_of_video(model.key, priced_seconds)
-
-    def order_at(vendor: str) -> JobOrder:
-        return JobOrder(
-            season_id=season.id,
-            character_id=character.id,
-            stage=stage,
-            operation=Operation.MAKE_VIDEO,
-            api_name=model.key,
-            model_key=model.key,
-            request=ports.vendor(vendor).video_request(order),
-            estimate_usd=estimate,
-            ceiling_usd=ceiling_usd(estimate),
-            is_simulated=vendor == SANDBOX,
-        )
-
-    return order_with_fallbacks(season, "video", order_at, model=model)
+    return clip_job(ports, season, order, stage=stage, priced_seconds=priced_seconds, character_id=character.id)
