@@ -69,7 +69,6 @@ class Ports:
         self.settings = settings
         self.clock = SystemClock()
         self._vendors: dict[str, Vendor] = {}
-        self._job_vendors: dict[str, JobVendor] = {}
         self._connections: list[Client] = []
         self._appearances: dict[str, Appearance] = {}
         self._looks: dict[tuple[str, CharacterKind], PictureLook] = {}
@@ -275,13 +274,12 @@ class Ports:
 
     def job_vendor(self, name: str) -> JobVendor:
         """A vendor as the door for money needs it: its queue and its files, whatever makers it has."""
-        if name not in ("comfyui", "runpod"):
-            return self.vendor(name)
-        if name not in self._job_vendors:
-            self._job_vendors[name] = self._open_comfyui() if name == "comfyui" else self._open_runpod()
-        return self._job_vendors[name]
+        if name == "comfyui":
+            return self._comfyui
+        return self._runpod if name == "runpod" else self.vendor(name)
 
-    def _open_comfyui(self) -> JobVendor:
+    @cached_property
+    def _comfyui(self) -> JobVendor:
         from providers.comfyui.vendor import ComfyUiVendor
 
         if self.settings.comfyui_url is None:
@@ -289,10 +287,10 @@ class Ports:
                 "The vendor is comfyui, but ONMODEL_COMFYUI_URL is not set: export ONMODEL_COMFYUI_URL="
                 "http://127.0.0.1:8188, or where your ComfyUI answers."
             )
-        http = self._open_http()
-        return ComfyUiVendor(http, self.settings.comfyui_url)
+        return ComfyUiVendor(self._open_http(), self.settings.comfyui_url)
 
-    def _open_runpod(self) -> RunPodVendor:
+    @cached_property
+    def _runpod(self) -> RunPodVendor:
         from providers.runpod.vendor import RunPodVendor
 
         if self.settings.runpod_api_key is None:
@@ -310,12 +308,12 @@ class Ports:
 
     def pod_hosts(self) -> tuple[PodHost, ...]:
         """Every vendor of machines by the hour that is set up here."""
-        return (self._open_runpod(),) if self.settings.runpod_api_key is not None else ()
+        return (self._runpod,) if self.settings.runpod_api_key is not None else ()
 
     def usage_reader(self, name: str) -> UsageReader:
         """A vendor that tells what it charged; `NotConfigured` where it does not, or its key is missing."""
         if name == "runpod":
-            return self._open_runpod()
+            return self._runpod
         from providers.fal.vendor import FalVendor
 
         vendor = self.vendor(name) if name in (SANDBOX, "fal") else None
@@ -356,7 +354,8 @@ class Ports:
         """Close the connections to database and vendors and end the decoding processes, for a process that goes on
         without them. Safe to repeat."""
         self._vendors.clear()
-        self._job_vendors.clear()
+        for name in ("_comfyui", "_runpod"):
+            self.__dict__.pop(name, None)
         while self._connections:
             self._connections.pop().close()
         if "media" in self.__dict__:
