@@ -244,8 +244,6 @@ class ProviderJob(Record):
     post_count: int
     submitting_at: datetime | None
     sent_urls: dict[str, str]
-    absent_looks: int
-    looked_up_at: datetime | None
     fallbacks: tuple[JobOrder, ...]
     moved_to: str | None
     installation: str

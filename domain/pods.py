@@ -17,9 +17,6 @@ from domain.records import Record
 from domain.submissions import Submission
 
 PREFIX = "onmodel-"
-KEY_DIGITS = 20
-"""How much of the job's key a name carries, as in `Submission.mark`."""
-
 NAME = re.compile(r"onmodel-([0-9]{9,11})-([0-9a-f]{8})-([0-9a-f]{20})-([1-9][0-9]{0,5})")
 
 GRACE = timedelta(minutes=10)

@@ -72,7 +72,7 @@ def look_up_lost(ports: Ports, key: str) -> None:
             return
         is_absent = found.finding is Finding.ABSENT
         absent += is_absent
-        ports.ledger.note_look_up(key, ports.clock.now(), is_absent=is_absent)
+        ports.ledger.note_look_up(key)
     if rule.can_prove and absent == looks and ports.ledger.times_resent(key) >= MOST_RESENDS:
         seen = f"{seen}; it was sent {job.post_count} times and its answer was lost each time, so something is wrong"
     elif rule.can_prove and absent == looks:

@@ -196,18 +196,29 @@ def reserve(db: Connection[Any], order: JobOrder, key: str) -> None:
         _warn(db, budget.id, order.season_id)
 
 
+def release(db: Connection[Any], key: str) -> None:
+    """Give back what a job holds that was never sent."""
+    for budget_id, held_usd in _take_back(db, key):
+        db.execute("UPDATE budgets SET reserved_usd = reserved_usd - %s WHERE id = %s", (held_usd, budget_id))
+
+
+def _take_back(db: Connection[Any], key: str) -> list[tuple[int, Decimal]]:
+    """End a job's reservations: (budget, USD held) in the order in which budgets are locked."""
+    released = db.execute(
+        """UPDATE reservations SET released_at = now() WHERE job_key = %s AND released_at IS NULL
+           RETURNING budget_id, amount_usd""",
+        (key,),
+    ).fetchall()
+    return sorted(released)
+
+
 def settle(db: Connection[Any], key: str, state: JobState, entry: CostEntry) -> None:
     """Release what a job holds and count what it cost; credits are taken for a success only.
 
     More than was reserved is counted all the same: an overrun is recorded and told, and stops further submits.
     """
     billed_usd = entry.amount_usd
-    released = db.execute(
-        """UPDATE reservations SET released_at = now() WHERE job_key = %s AND released_at IS NULL
-           RETURNING budget_id, amount_usd""",
-        (key,),
-    ).fetchall()
-    for budget_id, held_usd in sorted(released):
+    for budget_id, held_usd in _take_back(db, key):
         row = db.execute(
             "SELECT is_prepaid, limit_usd - spent_usd FROM budgets WHERE id = %s FOR UPDATE", (budget_id,)
         ).fetchone()

@@ -11,8 +11,8 @@ from domain.jobs import JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds,
 JOB_COLUMNS = """key, work_key, attempt, season_id, slot_number, character_id, stage, operation, api_name, model_key,
     vendor, endpoint, request, state, not_before, request_id, status_url, response_url, cancel_url, result,
     error_class, error_message, estimate_usd, ceiling_usd, billed_usd, is_simulated, submitted_at, created_at,
-    heartbeat_at, finished_at, waited_seconds, cancel_requested_at, post_count, submitting_at, sent_urls, absent_looks,
-    looked_up_at, fallbacks, moved_to, (SELECT mark FROM installation) AS installation"""
+    heartbeat_at, finished_at, waited_seconds, cancel_requested_at, post_count, submitting_at, sent_urls,
+    fallbacks, moved_to, (SELECT mark FROM installation) AS installation"""
 
 OVER = "('succeeded', 'failed', 'cancelled', 'expired')"
 """The states a job ends in, as SQL."""

@@ -21,7 +21,7 @@ from domain.errors import BadInput, Unavailable
 from domain.jobs import LEGAL_EDGES, JobOrder, JobState, KeptFile, ProviderJob, VendorJobIds
 from domain.retries import LONGEST_ASKED_SECONDS
 from domain.submissions import Submission
-from providers.postgres.budgets import refuse_where_passed, reserve, settle
+from providers.postgres.budgets import refuse_where_passed, release, reserve, settle
 from providers.postgres.costs import write_cost
 from providers.postgres.job_reading import JobReading
 from providers.postgres.job_rows import job_state, write_event
@@ -89,7 +89,7 @@ class Ledger(JobReading):
         with self._database.transaction() as db:
             row = db.execute(
                 """UPDATE provider_jobs SET state = 'submitting', heartbeat_at = now(), submitting_at = %(now)s,
-                       post_count = post_count + 1, sent_urls = %(urls)s, absent_looks = 0, looked_up_at = NULL
+                       post_count = post_count + 1, sent_urls = %(urls)s
                    WHERE key = %(key)s AND state = 'planned'
                      AND (not_before IS NULL OR not_before <= %(now)s OR not_before > %(absurd)s)
                    RETURNING post_count, (SELECT mark FROM installation)""",
@@ -167,14 +167,9 @@ class Ledger(JobReading):
             if job_state(db, key) is JobState.SUBMITTING and _is_at_post(db, key, post):
                 _move_in(db, key, JobState.SUBMISSION_UNKNOWN, why, *_error("SubmissionUnknown", why))
 
-    def note_look_up(self, key: str, now: datetime, *, is_absent: bool) -> int:
-        """Count a look-up of a lost job that did not find it: how many in a row the vendor did not have it."""
-        row = self._one(
-            """UPDATE provider_jobs SET absent_looks = CASE WHEN %s THEN absent_looks + 1 ELSE 0 END,
-                   looked_up_at = %s, heartbeat_at = now() WHERE key = %s RETURNING absent_looks""",
-            (is_absent, now, key),
-        )
-        return int(row["absent_looks"]) if row else 0
+    def note_look_up(self, key: str) -> None:
+        """A lost job was looked up and not found: somebody is watching it."""
+        self._do("UPDATE provider_jobs SET heartbeat_at = now() WHERE key = %s", (key,))
 
     def plan_again(self, key: str, why: str) -> bool:
         """A lost job that does not exist may be sent again; its reservation stands. False when it is not lost."""
@@ -310,14 +305,7 @@ def _plan_in(db: Connection[Any], order: JobOrder, attempt: int) -> None:
 def _cancel_in(db: Connection[Any], key: str, why: str) -> None:
     """End a planned job: nothing was sent, so there is nothing to log as a cost."""
     _move_in(db, key, JobState.CANCELLED, why, "finished_at = now(), billed_usd = 0", {})
-    for budget_id, amount_usd in sorted(
-        db.execute(
-            """UPDATE reservations SET released_at = now() WHERE job_key = %s AND released_at IS NULL
-               RETURNING budget_id, amount_usd""",
-            (key,),
-        ).fetchall()
-    ):
-        db.execute("UPDATE budgets SET reserved_usd = reserved_usd - %s WHERE id = %s", (amount_usd, budget_id))
+    release(db, key)
 
 
 def _end_in(

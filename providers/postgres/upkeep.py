@@ -140,8 +140,3 @@ class UpkeepTable(Table):
             (),
         )
         return row["at"] if row else None
-
-    def latest_report(self) -> MaintenanceReport | None:
-        """What the newest pass that did its work did."""
-        row = self._one("SELECT report FROM maintenance_runs ORDER BY id DESC LIMIT 1", ())
-        return MaintenanceReport.model_validate(row["report"]) if row else None

@@ -125,8 +125,6 @@ def job(operation: Operation = Operation.MAKE_VIDEO, *, seconds: float = 60, **f
             "post_count": 1,
             "submitting_at": NOON,
             "sent_urls": {},
-            "absent_looks": 0,
-            "looked_up_at": None,
             "fallbacks": (),
             "moved_to": None,
             "installation": "0a1b2c3d",

@@ -47,8 +47,6 @@ ALTER TABLE provider_jobs
     ADD COLUMN post_count          integer NOT NULL DEFAULT 0,
     ADD COLUMN submitting_at       timestamptz,
     ADD COLUMN sent_urls           jsonb NOT NULL DEFAULT '{}',
-    ADD COLUMN absent_looks        integer NOT NULL DEFAULT 0,
-    ADD COLUMN looked_up_at        timestamptz,
     ADD COLUMN fallbacks           jsonb NOT NULL DEFAULT '[]',
     ADD COLUMN moved_to            text REFERENCES provider_jobs,
     ADD COLUMN waited_seconds      double precision NOT NULL DEFAULT 0,
