@@ -8,8 +8,10 @@
     ready, no still model for its base takes none of it                  originals, with the reason
     ready, file missing or damaged     any                               originals, an error
     pending, training, validating,
-    failed, archived                   any                               originals, a warning
-    none, or switched off              any                               originals
+    failed, archived                   takes pictures, face model named  face still, a warning
+                                       any other                         originals, a warning
+    none, or switched off              takes pictures, face model named  face still
+                                       any other                         originals
 
 LoRA status is read once, at the start of a render, into `CharacterAtRender`. Each character of a slot has its own
 route; one that falls back never takes another's away.
@@ -31,6 +33,7 @@ class Route(StrEnum):
     ELEMENTS = "elements"
     DIRECT = "direct"
     PREPROCESSED = "preprocessed"
+    FACE_STILL = "face_still"
     ORIGINALS = "originals"
 
 
@@ -45,6 +48,7 @@ class LoraAtRender(Record):
     trigger_word: str
     status: LoraStatus
     file: BlobRef | None
+    high_noise: BlobRef | None = None
     still_model: str | None
 
 
@@ -60,6 +64,13 @@ class CharacterAtRender(Record):
     pinned_frontal: BlobRef | None = None
     pinned_references: tuple[BlobRef, ...] = ()
     originals: tuple[BlobRef, ...] = ()
+    face_model: str | None = None
+    """The manifest's model that keeps a face without a LoRA (`face_still`), or None."""
+
+    @property
+    def has_face(self) -> bool:
+        """Whether a still of this face can be drawn without a LoRA: a model is named, and there is a picture."""
+        return self.face_model is not None and bool(self.originals)
 
 
 class VideoModelTakes(Record):
@@ -68,13 +79,14 @@ class VideoModelTakes(Record):
     key: str
     has_elements: bool
     has_image: bool
+    has_references: bool = False
     lora_base: str | None
     max_loras: int | None = None
     """How many LoRAs at once; None where the vendor states no limit."""
 
     @property
     def has_pictures(self) -> bool:
-        return self.has_elements or self.has_image
+        return self.has_elements or self.has_image or self.has_references
 
 
 class CharacterRoute(Record):
@@ -88,7 +100,13 @@ class CharacterRoute(Record):
     severity: str = ""
 
 
-RETRIES: dict[Route, int] = {Route.ELEMENTS: 3, Route.DIRECT: 1, Route.PREPROCESSED: 3, Route.ORIGINALS: 1}
+RETRIES: dict[Route, int] = {
+    Route.ELEMENTS: 3,
+    Route.DIRECT: 1,
+    Route.PREPROCESSED: 3,
+    Route.FACE_STILL: 3,
+    Route.ORIGINALS: 1,
+}
 """Retries of a route's own job after its first try, before the next route (the table's last column)."""
 
 STILL_BACKOFF_SECONDS = (2.0, 4.0, 8.0)
@@ -107,16 +125,21 @@ def choose_route(character: CharacterAtRender, model: VideoModelTakes) -> Charac
             severity=severity,
         )
 
+    def without_lora(reason: str, severity: str = "") -> CharacterRoute:
+        if character.has_face and model.has_pictures:
+            return goes(Route.FACE_STILL, f"{reason}: a still with {character.face_model}", severity=severity)
+        return goes(Route.ORIGINALS, reason, severity=severity)
+
     if model.has_elements and character.pinned_frontal is not None:
         return goes(Route.ELEMENTS, f"pinned, and {model.key} takes elements")
     if not character.is_lora_wanted:
-        return goes(Route.ORIGINALS, "its LoRA is switched off")
+        return without_lora("its LoRA is switched off")
     if not character.loras:
-        return goes(Route.ORIGINALS, "it has no LoRA")
+        return without_lora("it has no LoRA")
     ready = [lora for lora in character.loras if lora.status is LoraStatus.READY]
     if not ready:
         states = ", ".join(sorted({lora.status.value for lora in character.loras}))
-        return goes(Route.ORIGINALS, f"its LoRA is {states}, not ready", severity="warning")
+        return without_lora(f"its LoRA is {states}, not ready", "warning")
     usable = [lora for lora in ready if lora.file is not None]
     if not usable:
         return goes(Route.ORIGINALS, "its LoRA file is missing or damaged", ready[0], severity="error")
@@ -157,15 +180,19 @@ def can_show(model: VideoModelTakes, routes: Sequence[CharacterRoute]) -> bool:
 
 
 def next_route(failed: CharacterRoute, character: CharacterAtRender, why: str) -> CharacterRoute | None:
-    """The route after one that failed for good, or None after the last: direct → preprocessed → originals.
+    """The route after one that failed for good, or None after the last: direct → preprocessed → face still → originals.
 
-    Elements go straight to the original references. A direct LoRA without a still model skips preprocessing.
+    Elements go straight to the original references. A direct LoRA without a still model skips preprocessing, whoever
+    has no face model (or no picture) skips the face still.
     """
+    after_lora = Route.FACE_STILL if character.has_face else Route.ORIGINALS
     match failed.route:
         case Route.DIRECT:
             lora = next((one for one in character.loras if one.lora_id == failed.lora_id), None)
-            route = Route.PREPROCESSED if lora is not None and lora.still_model else Route.ORIGINALS
-        case Route.ELEMENTS | Route.PREPROCESSED:
+            route = Route.PREPROCESSED if lora is not None and lora.still_model else after_lora
+        case Route.PREPROCESSED:
+            route = after_lora
+        case Route.ELEMENTS | Route.FACE_STILL:
             route = Route.ORIGINALS
         case Route.ORIGINALS:
             return None

@@ -24,6 +24,8 @@ Prefect carries them between processes.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 
 class OnModelError(Exception):
     """Base of all our errors; `exit_code` is what the command line ends with."""
@@ -97,9 +99,19 @@ class BadTrainingSet(Rejected):
 
 
 class JobFailed(OnModelError):
-    """The vendor accepted the job and it ended without a usable result."""
+    """The vendor accepted the job and it ended without a usable result.
+
+    `billed_usd` is what it cost all the same, where the vendor's own figures tell; None where they do not.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, billed_usd: Decimal | None = None) -> None:
+        super().__init__(message)
+        self.billed_usd = billed_usd
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.message, self.billed_usd), self.__dict__)
 
 
 class SubmissionUnknown(OnModelError):

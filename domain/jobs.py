@@ -41,6 +41,7 @@ class Stage(StrEnum):
     VIDEO = "video"
     IDENTITY_SCORE = "identity_score"
     ASSEMBLY = "assembly"
+    MODEL_PROBE = "model_probe"
 
 
 class JobState(StrEnum):
@@ -306,6 +307,15 @@ class VendorState(StrEnum):
     UNKNOWN_WORD = "unknown_word"
 
 
+class TrainingProgress(Record):
+    """How far a training is, as far as its trainer says: `loss` is its own figure, `seconds_left` its own estimate."""
+
+    step: int
+    total_steps: int
+    loss: float | None = None
+    seconds_left: float | None = None
+
+
 class JobStatus(Record):
     """One look at a job. `DONE` promises only that an output can be asked for, not that it is good."""
 
@@ -313,10 +323,11 @@ class JobStatus(Record):
     queue_position: int | None = None
     progress: float | None = None
     message: str | None = None
+    training: TrainingProgress | None = None
 
 
 class OutputFile(Record):
-    """A file the vendor made; `role` is ours: lora, config, image, video, other."""
+    """A file the vendor made; `role` is ours: lora, lora_high_noise, config, log, image, video, other."""
 
     role: str
     url: str

@@ -26,6 +26,7 @@ class Lora(Record):
     trigger_word: str
     lora_url: str | None
     sha256: str | None
+    high_noise_sha256: str | None = None
     training_images_count: int
     training_steps: int
     training_cost_usd: Decimal
@@ -36,10 +37,17 @@ class Lora(Record):
 
     def file_ref(self) -> BlobRef | None:
         """The weights as a job's argument, named so that a vendor's loader recognises them."""
-        if self.sha256 is None:
+        return self._weights(self.sha256, "")
+
+    def high_noise_ref(self) -> BlobRef | None:
+        """The second file of a Wan 2.2 LoRA, for the expert of high noise; None for all others."""
+        return self._weights(self.high_noise_sha256, "-high_noise")
+
+    def _weights(self, sha256: str | None, suffix: str) -> BlobRef | None:
+        if sha256 is None:
             return None
-        name = f"{self.trigger_word}-v{self.version}.safetensors"
-        return BlobRef(sha256=self.sha256, media_type="application/octet-stream", file_name=name)
+        name = f"{self.trigger_word}-v{self.version}{suffix}.safetensors"
+        return BlobRef(sha256=sha256, media_type="application/octet-stream", file_name=name)
 
 
 class ReferenceImage(Record):

@@ -1,4 +1,4 @@
-"""Money: what a job will cost, estimated from `prices.toml`, and the ceiling that is reserved for it.
+"""Money: what a job will cost, estimated from `domain/prices/*.toml`, and the ceiling that is reserved for it.
 
 All amounts are `Decimal` US dollars. An estimate is rounded up to 0.0001, a ceiling to a cent, so that
 rounding never makes a job look cheaper than it is.
@@ -27,10 +27,13 @@ PIXELS_PER_MEGAPIXEL = 1024 * 1024
 
 
 class PriceUnit(StrEnum):
-    """What is counted: a training step, a megapixel of a still, a second or a whole video, a picture described."""
+    """What is counted: a training step, a megapixel of a still, a second or a whole video, a picture described, a still
+    whatever its size, a machine's hour."""
 
     RUN_STEP = "run_step"
     MEGAPIXEL = "megapixel"
+    STILL = "still"
+    MACHINE_HOUR = "machine_hour"
     SECOND = "second"
     VIDEO = "video"
     PICTURE = "picture"
@@ -39,6 +42,8 @@ class PriceUnit(StrEnum):
 class Price(Record):
     """One model's price. `when` holds the request fields it is true for.
 
+    A price by the `machine_hour` says in `seconds_each` how long one unit of work takes there (a step, a still, a
+    second of video) and in `seconds_before` what comes before it (boot, downloads); one's own machine costs 0.
     `amount_by_seconds` stands in place of `amount_usd` where a vendor sells fixed lengths. `note` is there whenever
     `confidence` is not `confirmed`.
     """
@@ -47,6 +52,8 @@ class Price(Record):
     unit: PriceUnit
     amount_usd: Decimal | None = None
     amount_by_seconds: dict[int, Decimal] = Field(default_factory=dict)
+    seconds_each: Decimal = Decimal(0)
+    seconds_before: Decimal = Decimal(0)
     minimum_units: Decimal = Decimal(0)
     round_up_units: bool = False
     when: dict[str, Any] = Field(default_factory=dict)
@@ -68,19 +75,22 @@ class PriceList(Record):
         except KeyError:
             raise NotConfigured(
                 f"There is no price for the model {model_key!r}, so nothing can be reserved for it: "
-                "add it to domain/prices.toml with its source and date."
+                "add it to domain/prices/ with its source and date."
             ) from None
 
 
 @cache
 def load_prices() -> PriceList:
-    """The price list of `prices.toml`, read at the first call."""
-    return parse_prices(Path(__file__).with_name("prices.toml").read_text("utf-8"))
+    """The price list of `domain/prices/*.toml`, read at the first call."""
+    files = sorted(Path(__file__).with_name("prices").glob("*.toml"))
+    return parse_prices(*(path.read_text("utf-8") for path in files))
 
 
-def parse_prices(text: str) -> PriceList:
-    """A price list from TOML text; amounts are written as strings, so that no float comes near them."""
-    entries = tomllib.loads(text)["price"]
+def parse_prices(*texts: str) -> PriceList:
+    """A price list from TOML texts, one per vendor; amounts are texts there, so that no float comes near them."""
+    entries: dict[str, Any] = {}
+    for text in texts:
+        entries |= tomllib.loads(text).get("price", {})
     return PriceList(prices={key: Price(model_key=key, **entry) for key, entry in entries.items()})
 
 
@@ -102,7 +112,7 @@ def price_of_video(model_key: str, seconds: float, prices: PriceList | None = No
     """Estimate in USD of one clip. `NotConfigured` without a price, for this length where lengths are sold singly."""
     _check_positive("seconds", seconds)
     price = _priced_by(model_key, PriceUnit.SECOND, prices)
-    if price.unit is PriceUnit.SECOND:
+    if price.unit is not PriceUnit.VIDEO:
         return _linear(price, Decimal(str(seconds)))
     amount = price.amount_by_seconds.get(int(seconds)) if seconds == int(seconds) else None
     if amount is None:
@@ -128,7 +138,9 @@ def round_up(amount: Decimal, step: Decimal) -> Decimal:
 
 def _priced_by(model_key: str, unit: PriceUnit, prices: PriceList | None) -> Price:
     price = (prices or load_prices()).price(model_key)
-    sold_by = price.unit if price.unit is not PriceUnit.VIDEO else PriceUnit.SECOND
+    if price.unit is PriceUnit.MACHINE_HOUR:
+        return price
+    sold_by = {PriceUnit.VIDEO: PriceUnit.SECOND, PriceUnit.STILL: PriceUnit.MEGAPIXEL}.get(price.unit, price.unit)
     if sold_by is not unit:
         raise NotConfigured(f"{model_key} is priced per {price.unit}, not per {unit}: ask for its own kind of price.")
     return price
@@ -136,7 +148,11 @@ def _priced_by(model_key: str, unit: PriceUnit, prices: PriceList | None) -> Pri
 
 def _linear(price: Price, units: Decimal) -> Decimal:
     if price.amount_usd is None:
-        raise NotConfigured(f"The price of {price.model_key} has no amount_usd: add it to domain/prices.toml.")
+        raise NotConfigured(f"The price of {price.model_key} has no amount_usd: add it to domain/prices/.")
+    if price.unit is PriceUnit.STILL:
+        units = Decimal(1)
+    if price.unit is PriceUnit.MACHINE_HOUR:
+        units = (price.seconds_before + price.seconds_each * units) / 3600
     if price.round_up_units:
         units = units.to_integral_value(ROUND_CEILING)
     return round_up(max(units, price.minimum_units) * price.amount_usd, ESTIMATE_STEP)

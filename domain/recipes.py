@@ -7,8 +7,9 @@ from domain.crops import CROP_RULES_VERSION, RESOLUTIONS
 from domain.dataset_manifests import RuleVersions
 from domain.errors import BadInput
 from domain.layouts import LAYOUT_RULES_VERSION, LayoutKind
+from domain.model_rules import ModelKind
 from domain.records import Record
-from domain.registry import ModelKind, Registry
+from domain.registry import Registry
 from domain.stretches import FrameRule
 
 RULES = RuleVersions(crops=CROP_RULES_VERSION, captions=CAPTION_RULES_VERSION, layouts=LAYOUT_RULES_VERSION)

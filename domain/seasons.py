@@ -21,7 +21,6 @@ from domain.registry import load_registry
 MAX_SLOTS = 75
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 VENDORS = ("sandbox", "fal", "runpod", "replicate", "comfyui", "local")
-BUILT_VENDORS = ("sandbox", "fal")
 DEFAULT_MIN_IMAGES = 10
 
 LIFTED_LIMIT_USD = Decimal(50_000_000)
@@ -72,6 +71,8 @@ class TrainingOptions(Record):
     steps: Annotated[int, Field(ge=1, le=100_000), NO_FLAG] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1), NO_FLAG] | None = None
     rank: Annotated[int, Field(ge=1, le=256), NO_FLAG] | None = None
+    trainer: str | None = None
+    """A trainer's key in the registry, where a vendor has several for the base; else its first."""
 
 
 class VendorChoice(Record):
@@ -217,8 +218,6 @@ class SeasonManifest(Record):
             for name in listed:
                 if name not in VENDORS:
                     raise ValueError(f"{name!r} is no vendor; write one of {', '.join(VENDORS)}")
-                if name not in BUILT_VENDORS:
-                    raise ValueError(f"{name!r} is not in this version yet; write {' or '.join(BUILT_VENDORS)}")
             choice[work] = tuple(listed)
         return {**dict.fromkeys(("train", "image", "video"), ("sandbox",)), **choice}
 

@@ -6,12 +6,13 @@ the vendor's words and JSON into the records of `domain.jobs`. It raises only er
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.profiles import GenerationProfile
 from domain.records import Record
 from domain.submissions import AbsenceRule, LookUp, Submission
 
@@ -101,22 +102,31 @@ class TrainingOrder(Record):
 
 
 class LoraUse(Record):
-    """A LoRA applied to a generation: the file and its strength (0–4, 0.8–1.0 usual)."""
+    """A LoRA applied to a generation: the file and its strength (0–4, 0.8–1.0 usual).
+
+    `high_noise` is the second file of a Wan 2.2 LoRA that has one for each expert; `file` is then the low-noise one.
+    """
 
     file: BlobRef
     scale: float
+    high_noise: BlobRef | None = None
 
 
 class StillOrder(Record):
-    """One picture. `image_size` is the registry's preset name (`landscape_16_9`) or (width, height) in pixels."""
+    """One picture. `image_size` is the registry's preset name (`landscape_16_9`) or (width, height) in pixels.
+
+    `faces` are pictures of the one who is drawn, for models that keep a face without a LoRA (`StillRule.identity`).
+    """
 
     model_key: str
     prompt: str
     loras: tuple[LoraUse, ...] = ()
+    faces: tuple[BlobRef, ...] = ()
     image_size: str | tuple[int, int]
     steps: int = 28
     guidance: float = 3.5
     seed: int
+    profile: GenerationProfile | None = None
 
 
 class Element(Record):
@@ -127,7 +137,8 @@ class Element(Record):
 
 
 class VideoOrder(Record):
-    """One clip. Which of `image`, `elements`, `loras` a model takes stands in the registry; others are refused."""
+    """One clip. Which of `image`, `elements`, `references`, `loras` a model takes stands in the registry; others are
+    refused. `references` are pictures of the characters for a model that takes them as a list."""
 
     model_key: str
     prompt: str
@@ -135,10 +146,12 @@ class VideoOrder(Record):
     aspect_ratio: str = "16:9"
     image: BlobRef | None = None
     elements: tuple[Element, ...] = ()
+    references: tuple[BlobRef, ...] = ()
     images: tuple[BlobRef, ...] = ()
     loras: tuple[LoraUse, ...] = ()
     seed: int | None = None
     frames: int | None = None
+    profile: GenerationProfile | None = None
 
 
 class LoraTrainer(Protocol):
@@ -173,6 +186,37 @@ class Captioner(Protocol):
     """
 
     def caption_request(self, order: CaptionOrder) -> VendorRequest: ...
+
+
+class Handover(Protocol):
+    """A place of our own where machines that hold none of our keys read files and leave what they made.
+
+    A box is one job's part of it, named `[a-z0-9-]{1,80}`; a file name is one plain segment. Links are signed for one
+    method and one file, and end. Nothing in a box is trusted: sizes and digests are checked by whoever fetches.
+    """
+
+    def read_link(self, path: Path, ref: BlobRef, valid_for: timedelta) -> str:
+        """A link by which anyone holding it may read these bytes; its path ends with `ref.file_name`. Repeatable.
+
+        `NotConfigured` when no machine elsewhere could follow it (a store on this disk, asked for a rented machine).
+        """
+        ...
+
+    def write_link(self, box: str, name: str, valid_for: timedelta) -> str:
+        """A link that takes one file of this name by HTTP PUT, as often as it is put. `NotConfigured` as above."""
+        ...
+
+    def read(self, box: str, name: str, limit_bytes: int = 1_000_000) -> bytes | None:
+        """A small file of a box; None when nobody has put it. `Unavailable` when that cannot be known."""
+        ...
+
+    def fetch(self, box: str, name: str, into: BinaryIO) -> None:
+        """Stream a file of a box into a seekable stream. `ResultExpired` when it is not there, `Unavailable` else."""
+        ...
+
+    def delete(self, box: str) -> None:
+        """Forget a box; no error when there is none."""
+        ...
 
 
 class JobVendor(JobQueue, FileHost, Protocol):

@@ -29,8 +29,9 @@ from domain.characters import LoraStatus
 from domain.errors import BadInput
 from domain.jobs import BlobRef, JobOrder, JobState, Stage
 from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS
+from domain.model_rules import Model
 from domain.prompts import in_words, mentioned_names, rewrite_prompt, with_trigger
-from domain.registry import Model, Registry
+from domain.registry import Registry
 from domain.renders import Render, RenderState, Slot, SlotPlan
 from domain.seasons import Character, SlotEntry
 from providers.vendor_ports import LoraUse, StillOrder

@@ -8,7 +8,7 @@ from functools import cache
 
 from domain.errors import BadInput, NotConfigured, Rejected
 from domain.jobs import JobOrder
-from domain.registry import Model
+from domain.model_rules import Model
 from domain.seasons import Season
 from domain.vendors import Work, catalogue_of, vendors_for
 

@@ -12,10 +12,11 @@ from domain.characters import LoraStatus
 from domain.forecasts import Purchase
 from domain.jobs import BlobRef, Operation, Stage
 from domain.loras import IDENTITY_VIEWS
+from domain.model_rules import Model
 from domain.money import price_of_caption, price_of_training, price_of_video
 from domain.prompts import mentioned_names
 from domain.records import Record
-from domain.registry import Model, Registry
+from domain.registry import Registry
 from domain.seasons import Character, Season, SlotEntry
 from domain.vendors import catalogue_of, vendor_for
 from tasks.application import STILL_SIZE, first_routes, model_takes, slot_seconds, still_api_name, still_groups

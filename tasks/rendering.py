@@ -13,8 +13,8 @@ from domain.applications import CharacterAtRender, Route
 from domain.costs import free_step
 from domain.errors import BadInput
 from domain.jobs import BlobRef, JobOrder, Stage
+from domain.model_rules import Model
 from domain.prompts import in_words, rewrite_prompt, with_trigger
-from domain.registry import Model
 from domain.renders import Render, RenderState, SlotPlan
 from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports

@@ -17,8 +17,8 @@ from domain.costs import free_step
 from domain.errors import BadTrainingSet, NeedsPerson, OverBudget
 from domain.jobs import BlobRef, JobOrder, JobState, Operation, ProviderJob, Stage
 from domain.loras import Lora
+from domain.model_rules import Model
 from domain.money import ceiling_usd, price_of_training
-from domain.registry import Model
 from domain.seasons import Character, TrainingOptions
 from domain.vendors import SANDBOX, catalogue_of, vendor_for
 from providers.vendor_ports import TrainingOrder

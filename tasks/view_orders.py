@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from domain.errors import BadInput
 from domain.jobs import JobOrder, Operation, Stage
 from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS, Lora, View
+from domain.model_rules import Model
 from domain.money import ceiling_usd, price_of_still, price_of_video
 from domain.prompts import with_trigger
-from domain.registry import Model, Registry
+from domain.registry import Registry
 from domain.seasons import Character, Season
 from domain.vendors import SANDBOX
 from providers.vendor_ports import LoraUse, StillOrder, VideoOrder

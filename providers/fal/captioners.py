@@ -10,7 +10,8 @@ from typing import Any
 
 from domain.errors import BadInput, JobFailed
 from domain.jobs import VendorRequest, blob_argument
-from domain.registry import CaptionerRule, ModelKind, Registry
+from domain.model_rules import CaptionerRule, ModelKind
+from domain.registry import Registry
 from providers.vendor_ports import CaptionOrder
 
 LONGEST_TEXT = 4000

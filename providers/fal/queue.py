@@ -18,7 +18,8 @@ from domain.errors import (
     Unavailable,
 )
 from domain.jobs import JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest, VendorState
-from domain.registry import ModelKind, Registry
+from domain.model_rules import ModelKind
+from domain.registry import Registry
 from domain.submissions import Submission
 from providers.fal.captioners import described_text
 from providers.fal.client import QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal

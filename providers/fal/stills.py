@@ -6,7 +6,8 @@ from typing import Any
 
 from domain.errors import BadInput
 from domain.jobs import VendorRequest, blob_argument
-from domain.registry import Model, ModelKind, RangeRule, Registry, StillRule
+from domain.model_rules import Model, ModelKind, RangeRule, StillRule
+from domain.registry import Registry
 from providers.vendor_ports import LoraUse, StillOrder
 
 MAX_SEED = 2**32 - 1
@@ -78,7 +79,9 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def _check_range(model: Model, name: str, value: float, rule: RangeRule) -> None:
+def _check_range(model: Model, name: str, value: float, rule: RangeRule | None) -> None:
+    if rule is None:
+        return
     if not rule.minimum <= value <= rule.maximum:
         raise BadInput(f"{name} is {value:g} and {model.key} takes {rule.minimum:g} to {rule.maximum:g}.")
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from domain.errors import BadInput, BadTrainingSet
 from domain.jobs import VendorRequest, blob_argument
-from domain.registry import Model, ModelKind, OptionRule, Registry
+from domain.model_rules import Model, ModelKind, OptionRule
+from domain.registry import Registry
 from providers.vendor_ports import TrainingOrder
 
 
@@ -32,8 +33,9 @@ class FalLoraTrainer:
         arguments: dict[str, Any] = {
             **model.fixed,
             rule.zip_field: blob_argument(order.zip),
-            rule.trigger_field: order.trigger_word,
         }
+        if rule.trigger_field is not None:
+            arguments[rule.trigger_field] = order.trigger_word
         options = (("steps", rule.steps, order.steps),)
         wished = (("learning_rate", rule.learning_rate, order.learning_rate), ("rank", rule.rank, order.rank))
         for name, option, value in (*options, *wished):

@@ -6,7 +6,8 @@ from typing import Any
 
 from domain.errors import BadInput
 from domain.jobs import VendorRequest, blob_argument
-from domain.registry import DurationRule, ElementRule, Model, ModelKind, Registry, VideoRule
+from domain.model_rules import DurationRule, ElementRule, Model, ModelKind, VideoRule
+from domain.registry import Registry
 from providers.fal.stills import check_prompt, check_seed, lora_arguments
 from providers.vendor_ports import Element, VideoOrder
 
@@ -111,6 +112,8 @@ def _duration(model: Model, rule: DurationRule, order: VideoOrder) -> dict[str, 
             return {rule.field: f"{whole}s"}
         case "number":
             return {rule.field: whole}
+        case "none":
+            return {}
 
 
 def _frames(model: Model, rule: DurationRule, order: VideoOrder) -> int:

@@ -108,7 +108,7 @@ class FalQueue:
             return refusal(404, "Not found")
         catalogue = load_catalogue()
         endpoint = catalogue.endpoints.get(request.query.get("endpoint_id", ""))
-        if endpoint is None:
+        if endpoint is None or endpoint.is_neutral:
             return refusal(404, "Endpoint not found")
         return Reply.of(200, openapi_document(endpoint, catalogue))
 

@@ -78,10 +78,11 @@ def train(bench: Workbench) -> dict[str, Any]:
     try:
         loss = bench.part("training").train_lora(
             archive,
-            base=work["base"],
+            base=base_of(bench),
             trigger_word=trigger,
             steps=steps,
             learning_rate=given.get("learning_rate"),
+            rank=given.get("rank") or 16,
             out=out,
             on_progress=on_progress,
         )
@@ -89,7 +90,7 @@ def train(bench: Workbench) -> dict[str, Any]:
         msg, url = error.message, given[work["zip_field"]]
         raise InputRefused(issue(["body", work["zip_field"]], "invalid_archive", msg, url)) from error
     config = bench.folder / "config.json"
-    facts = {"base_model": work["base"], "trigger_word": trigger, "steps": steps, "final_loss": loss, "sandbox": True}
+    facts = {"base_model": base_of(bench), "trigger_word": trigger, "steps": steps, "final_loss": loss, "sandbox": True}
     config.write_text(json.dumps(facts))
     lora_file = bench.add_file(out, "pytorch_lora_weights.safetensors", "application/octet-stream")
     return {work["lora_role"]: lora_file, "config_file": bench.add_file(config, "config.json", "application/json")}
@@ -116,6 +117,44 @@ def draw(bench: Workbench) -> dict[str, Any]:
         images.append(bench.add_file(out, f"image-{index}.{kind}", f"image/{kind}", width=width, height=height))
     flags = [bench.is_flagged] * len(images)
     return {"images": images, "timings": {}, "seed": seed, "has_nsfw_concepts": flags, "prompt": given["prompt"]}
+
+
+def draw_neutral(bench: Workbench) -> dict[str, Any]:
+    given, seed, kind = bench.input, bench.seed(), bench.input["output_format"]
+    out = bench.folder / f"image.{kind}"
+    bench.part("drawing").draw_still(
+        prompt=given["prompt"],
+        seed=seed,
+        width=given["width"],
+        height=given["height"],
+        loras=loras_of(bench),
+        out=out,
+        image_format=kind,
+    )
+    if bench.is_flagged:
+        _blacken(out, given["width"], given["height"], kind)
+    image = bench.add_file(out, f"image.{kind}", f"image/{kind}", width=given["width"], height=given["height"])
+    return {"images": [image], "seed": seed}
+
+
+def film_neutral(bench: Workbench) -> dict[str, Any]:
+    """A clip of what was given, in this order: a first frame, pictures of the characters, LoRAs."""
+    given, any_picture = bench.input, load_catalogue().images["any"]
+    size = (given["width"], given["height"])
+    rate, seconds = given["frames_per_second"], given["seconds"]
+    if given["image"]:
+        picture = bench.inputs.picture(given["image"], ["input", "image"], any_picture)
+        return _film(bench, "film_image", 0.0, seconds, rate, size=size, image=picture)
+    if given["references"]:
+        pictures = [bench.inputs.picture(url, ["input", "references"], any_picture) for url in given["references"]]
+        elements = [[picture] for picture in pictures]
+        return _film(bench, "film_elements", 0.0, seconds, rate, size=size, elements=elements, images=[])
+    return _film(bench, "film_text", 0.0, seconds, rate, size=size, loras=loras_of(bench))
+
+
+def base_of(bench: Workbench) -> str:
+    """The base model of a job: its endpoint's, or where that serves several, the one it names."""
+    return str(bench.endpoint.work.get("base") or bench.input["base_model"])
 
 
 def _blacken(path: Path, width: int, height: int, kind: str) -> None:
@@ -177,8 +216,21 @@ def describe(bench: Workbench) -> dict[str, Any]:
     return {"output": text, "finish_reason": "stop", "usage_info": usage}
 
 
-def _film(bench: Workbench, shot: str, aspect: float, seconds: float, rate: int, **what: Any) -> dict[str, Any]:
-    height = int(bench.endpoint.work.get("height") or PICTURE_HEIGHTS[bench.input["resolution"]])
+def _film(
+    bench: Workbench,
+    shot: str,
+    aspect: float,
+    seconds: float,
+    rate: int,
+    *,
+    size: tuple[int, int] | None = None,
+    **what: Any,
+) -> dict[str, Any]:
+    """`size` is (width, height) in pixels where the request says it; else endpoint and `aspect` make it."""
+    if size is None:
+        height = int(bench.endpoint.work.get("height") or PICTURE_HEIGHTS[bench.input["resolution"]])
+    else:
+        aspect, height = size[0] / size[1], min(size)
     width, height = frame_size(min(height, bench.max_video_height), aspect)
     out, seed = bench.folder / "video.mp4", bench.seed()
     bench.log(f"filming {seconds:g} s at {width}x{height}, {rate} frames per second")
@@ -216,7 +268,7 @@ def loras_of(bench: Workbench) -> list[tuple[Path, float]]:
     """The LoRAs with their strength. Wan 2.2 has two experts: a file that is given to one of them works by half."""
     strengths: dict[Path, float] = {}
     for index, entry in enumerate(bench.input["loras"]):
-        path = bench.inputs.lora(entry["path"], ["body", "loras", index, "path"], bench.endpoint.work["base"])
+        path = bench.inputs.lora(entry["path"], ["body", "loras", index, "path"], base_of(bench))
         share = 0.5 if entry.get("transformer") in ("high", "low") else 1.0
         strengths[path] = strengths.get(path, 0.0) + share * float(1 if entry["scale"] is None else entry["scale"])
     return [] if "loras" in bench.ignored else list(strengths.items())
@@ -236,6 +288,8 @@ WORK = {
     "image_video": film_image,
     "elements": film_elements,
     "text_video": film_text,
+    "neutral_still": draw_neutral,
+    "neutral_video": film_neutral,
     "caption": describe,
 }
 

@@ -69,6 +69,11 @@ class Endpoint:
     work: Mapping[str, Json] = field(default_factory=dict)
 
     @property
+    def is_neutral(self) -> bool:
+        """Whether it is in no vendor's words, so that no vendor's host answers for it."""
+        return self.name.startswith("neutral/")
+
+    @property
     def app(self) -> str:
         """Owner and app, all that fal's follow-up URLs carry (reference 1.4)."""
         return "/".join(self.name.split("/")[:2])
@@ -76,7 +81,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything in `fal_schemas.toml`."""
+    """Everything in `fal_schemas.toml` and `neutral_schemas.toml`."""
 
     endpoints: Mapping[str, Endpoint]
     objects: Mapping[str, Mapping[str, Field]]
@@ -84,12 +89,16 @@ class Catalogue:
 
     def has_app(self, name: str) -> bool:
         app = "/".join(name.split("/")[:2])
-        return any(endpoint.app == app for endpoint in self.endpoints.values())
+        return any(one.app == app for one in self.endpoints.values() if not one.is_neutral)
 
 
 @functools.cache
 def load_catalogue() -> Catalogue:
-    raw = tomllib.loads(Path(__file__).with_name("fal_schemas.toml").read_text())
+    """fal's endpoints, and the neutral ones that the other vendors' stand-ins turn their requests into."""
+    raw: dict[str, dict[str, Json]] = {"endpoints": {}, "objects": {}, "images": {}}
+    for name in ("fal_schemas.toml", "neutral_schemas.toml"):
+        for table, entries in tomllib.loads(Path(__file__).with_name(name).read_text()).items():
+            raw[table] |= entries
     return Catalogue(
         endpoints={
             name: Endpoint(name, entry["title"], _fields(entry["fields"]), entry["work"])

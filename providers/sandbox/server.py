@@ -25,6 +25,7 @@ from providers.sandbox.fal_wire import FalQueue
 from providers.sandbox.faults import FaultPlan
 from providers.sandbox.journal import Journal
 from providers.sandbox.listener import Listener
+from providers.sandbox.parts import Stage, open_parts
 from providers.sandbox.shelf import Shelf
 from providers.sandbox.wire import (
     API_HOST,
@@ -92,6 +93,17 @@ class SandboxServer:
         )
         self._storage = FalStorage(self._shelf, self.faults, folder / "secret")
         self._listener = Listener(self.answer)
+        self._parts = open_parts(
+            Stage(
+                journal=self._journal,
+                workshop=self._workshop,
+                shelf=self._shelf,
+                faults=self.faults,
+                folder=folder,
+                is_stopping=self._ended.is_set,
+                url=lambda: self.url,
+            )
+        )
         self._proxy: FalProxy | None = None
         self._tls_lock = threading.Lock()
 
@@ -104,6 +116,8 @@ class SandboxServer:
         self._sweep()
         self._workshop.start()
         self._listener.start()
+        for part in self._parts:
+            part.start()
         self._write_address()
         return self.url
 
@@ -137,6 +151,8 @@ class SandboxServer:
         self._ended.set()
         if self._proxy is not None:
             self._proxy.stop()
+        for part in self._parts:
+            part.stop()
         self._workshop.stop()
         self._listener.stop()
         self._lock.close()
@@ -155,9 +171,12 @@ class SandboxServer:
             return self._queue.answer_api(request)
         if host == SITE_HOST:
             return self._queue.answer_site(request)
+        part = next((part for part in self._parts if host in part.hosts), None)
+        if part is not None:
+            return part.answer(request)
         if host in LOOPBACK_HOSTS:
             return self._control(request)
-        return refusal(421, f"The sandbox plays fal's hosts, not {host!r}.")
+        return refusal(421, f"The sandbox plays vendors' hosts, and {host!r} is none of them.")
 
     def _control(self, request: Request) -> Reply:
         if request.header("Origin") or request.header("Sec-Fetch-Site"):
@@ -166,7 +185,7 @@ class SandboxServer:
             case "GET", "/_sandbox/health":
                 return Reply.of(200, {"pid": os.getpid(), "home": str(self._options.home), "code": self._code_stamp})
             case "GET", "/_sandbox/counters":
-                return Reply.of(200, {"accepted": self._journal.accepted(), "posts": self._queue.posts()})
+                return Reply.of(200, {"accepted": self._journal.accepted(), "posts": self._posts()})
             case "GET", "/_sandbox/jobs":
                 return Reply.of(200, [asdict(job) for job in self._journal.all_jobs()])
             case "GET", "/_sandbox/faults":
@@ -183,6 +202,13 @@ class SandboxServer:
                 return Reply.of(200, {"is_ending": True})
             case _:
                 return refusal(404, "Not a page of the sandbox; fal's addresses are told apart by the Host header.")
+
+    def _posts(self) -> dict[str, int]:
+        """Paid submits by endpoint; those of other vendors than fal under their own names."""
+        found = self._queue.posts()
+        for part in self._parts:
+            found |= part.posts()
+        return found
 
     def _set_faults(self, text: str) -> Reply:
         try:

@@ -1,4 +1,4 @@
-"""The way to the sandbox for httpx clients: fal's real host names, answered by the loopback server, past any proxy."""
+"""The way to the sandbox for httpx clients: vendors' real host names, answered on loopback, past any proxy."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from providers.sandbox.wire import FAL_HOSTS
 
 
 class SandboxTransport(httpx.BaseTransport):
-    """Sends requests for fal's hosts to `base_url` (`http://127.0.0.1:PORT`) with their Host kept.
+    """Sends requests for a vendor's hosts to `base_url` (`http://127.0.0.1:PORT`) with their Host kept.
 
     The server ends itself when idle: `reopen` is asked for its new address when nothing answers at the old one, which
     is safe for paid requests too, because nothing was sent. Any other host is refused with `NotConfigured`.
     """
 
-    def __init__(self, base_url: str, reopen: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self, base_url: str, reopen: Callable[[], str] | None = None, *, hosts: frozenset[str] = FAL_HOSTS
+    ) -> None:
         self.base_url = httpx.URL(base_url)
+        self._hosts = hosts
         self._reopen = reopen
         self._inner = httpx.HTTPTransport(trust_env=False, verify=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.host not in FAL_HOSTS:
+        if request.url.host not in self._hosts:
             raise NotConfigured(
-                f"The sandbox plays fal's hosts only and was asked for {request.url.host!r}: "
-                "use files of fal's storage, or a vendor other than the sandbox."
+                f"This part of the sandbox plays {', '.join(sorted(self._hosts))} and was asked for "
+                f"{request.url.host!r}: use files of that vendor, or a vendor other than the sandbox."
             )
         base = self.base_url
         try:

@@ -30,7 +30,7 @@ CANCELLED = Outcome(
     error_type="client_cancelled",
     headers={"X-Fal-Error-Type": "client_cancelled"},
 )
-WORK_KINDS = ("train", "still", "image_video", "elements", "text_video", "caption")
+WORK_KINDS = ("train", "still", "image_video", "elements", "text_video", "caption", "neutral_still", "neutral_video")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import BadInput, NotConfigured
+from domain.model_rules import Model, ModelKind
 from domain.money import (
     CENT,
     ESTIMATE_STEP,
@@ -21,7 +22,7 @@ from domain.money import (
     price_of_video,
     round_up,
 )
-from domain.registry import Model, ModelKind, load_registry
+from domain.registry import load_registry
 
 MODELS = load_registry().models
 

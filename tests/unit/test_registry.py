@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from domain.errors import BadInput
-from domain.registry import DurationRule, Model, ModelKind, load_registry, parse_registry
+from domain.model_rules import DurationRule, Model, ModelKind
+from domain.registry import load_registry, parse_registry
 
 REGISTRY = load_registry()
 OWNERS_FIVE = ("kling_v21", "kling_v25_turbo", "hailuo_23", "wan_25_i2v", "veo_31")
