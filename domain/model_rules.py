@@ -78,13 +78,15 @@ class LoraRule(Record):
 
 
 class OptionRule(Record):
-    """A training option: the vendor's field and range, or the reason why it cannot be given."""
+    """A training option: the vendor's field and range, or the reason why it cannot be given. `choices` are the only
+    values taken, where there are such."""
 
     takes: bool
     field: str | None = None
     minimum: float | None = None
     maximum: float | None = None
     default: float | None = None
+    choices: tuple[float, ...] = ()
     reason: str | None = None
 
 

@@ -116,6 +116,7 @@ class StillOrder(Record):
     """One picture. `image_size` is the registry's preset name (`landscape_16_9`) or (width, height) in pixels.
 
     `faces` are pictures of the one who is drawn, for models that keep a face without a LoRA (`StillRule.identity`).
+    Steps and guidance that are None are the model's own.
     """
 
     model_key: str
@@ -123,8 +124,8 @@ class StillOrder(Record):
     loras: tuple[LoraUse, ...] = ()
     faces: tuple[BlobRef, ...] = ()
     image_size: str | tuple[int, int]
-    steps: int = 28
-    guidance: float = 3.5
+    steps: int | None = None
+    guidance: float | None = None
     seed: int
     profile: GenerationProfile | None = None
 

@@ -12,15 +12,12 @@ from pydantic import SecretStr
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
 from domain.registry import Registry
 from domain.submissions import AbsenceRule, LookUp, Submission
-from providers.fal.captioners import FalCaptioner
 from providers.fal.client import FalClient
 from providers.fal.files import FalFiles
 from providers.fal.lookup import ABSENCE, FalLookUp
 from providers.fal.queue import FalQueue
-from providers.fal.stills import FalImageMaker
-from providers.fal.trainers import FalLoraTrainer
 from providers.fal.usage import FalUsage
-from providers.fal.videos import FalVideoMaker
+from providers.requests.writer import RequestWriter
 from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, UsageLine, VideoOrder
 
 
@@ -39,10 +36,7 @@ class FalVendor:
         self._lookup = FalLookUp(client, name)
         self._usage = FalUsage(client)
         self._files = FalFiles(client)
-        self._trainer = FalLoraTrainer(registry, name)
-        self._stills = FalImageMaker(registry, name)
-        self._videos = FalVideoMaker(registry, name)
-        self._captioner = FalCaptioner(registry, name)
+        self._writer = RequestWriter(registry, name)
 
     def __repr__(self) -> str:
         return f"FalVendor(name={self.vendor!r})"
@@ -51,19 +45,19 @@ class FalVendor:
 
     def training_request(self, order: TrainingOrder) -> VendorRequest:
         """As `ports.LoraTrainer`."""
-        return self._trainer.training_request(order)
+        return self._writer.training_request(order)
 
     def still_request(self, order: StillOrder) -> VendorRequest:
         """As `ports.ImageMaker`."""
-        return self._stills.still_request(order)
+        return self._writer.still_request(order)
 
     def video_request(self, order: VideoOrder) -> VendorRequest:
         """As `ports.VideoMaker`."""
-        return self._videos.video_request(order)
+        return self._writer.video_request(order)
 
     def caption_request(self, order: CaptionOrder) -> VendorRequest:
         """As `ports.Captioner`."""
-        return self._captioner.caption_request(order)
+        return self._writer.caption_request(order)
 
     # --- the queue ---
 

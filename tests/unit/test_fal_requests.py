@@ -9,16 +9,12 @@ import pytest
 from domain.errors import BadInput, BadTrainingSet
 from domain.jobs import BlobRef, VendorRequest, blob_argument
 from domain.registry import load_registry
-from providers.fal.captioners import FalCaptioner
-from providers.fal.stills import FalImageMaker
-from providers.fal.trainers import FalLoraTrainer
-from providers.fal.videos import FalVideoMaker
+from providers.requests.writer import RequestWriter
 from providers.vendor_ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 
 REGISTRY = load_registry()
-TRAINER = FalLoraTrainer(REGISTRY, "fal")
-STILLS = FalImageMaker(REGISTRY, "sandbox")
-VIDEOS = FalVideoMaker(REGISTRY, "fal")
+AT_FAL = RequestWriter(REGISTRY, "fal")
+REHEARSED = RequestWriter(REGISTRY, "sandbox")
 
 
 def blob(letter: str, media_type: str = "image/png", name: str = "a.png") -> BlobRef:
@@ -32,7 +28,7 @@ PICTURE = blob("c")
 
 def training(trainer_key: str = "fal_flux_lora_fast", **changes: Any) -> VendorRequest:
     wished: dict[str, Any] = {"zip": ZIP, "trigger_word": "MEIKOB_01", "steps": 1000, "image_count": 12} | changes
-    return TRAINER.training_request(TrainingOrder(trainer_key=trainer_key, **wished))
+    return AT_FAL.training_request(TrainingOrder(trainer_key=trainer_key, **wished))
 
 
 def still(**changes: Any) -> VendorRequest:
@@ -42,12 +38,12 @@ def still(**changes: Any) -> VendorRequest:
         "image_size": "landscape_16_9",
         "seed": 7,
     } | changes
-    return STILLS.still_request(StillOrder(**wished))
+    return REHEARSED.still_request(StillOrder(**wished))
 
 
 def video(model_key: str, **changes: Any) -> VendorRequest:
     wished: dict[str, Any] = {"prompt": "she runs", "seconds": 5} | changes
-    return VIDEOS.video_request(VideoOrder(model_key=model_key, **wished))
+    return AT_FAL.video_request(VideoOrder(model_key=model_key, **wished))
 
 
 # --- trainers ---
@@ -110,7 +106,7 @@ def test_a_training_set_below_the_trainers_floor_is_refused_and_one_at_it_is_not
 
 def test_a_captioner_is_sent_the_picture_and_what_the_registry_fixes() -> None:
     order = CaptionOrder(model_key="moondream_3_caption", picture=PICTURE)
-    request = FalCaptioner(REGISTRY, "sandbox").caption_request(order)
+    request = REHEARSED.caption_request(order)
     assert (request.vendor, request.endpoint) == ("sandbox", "fal-ai/moondream3-preview/caption")
     assert request.arguments == {"image_url": blob_argument(PICTURE), "length": "normal"}
     assert request.blobs() == (PICTURE,)
@@ -118,7 +114,7 @@ def test_a_captioner_is_sent_the_picture_and_what_the_registry_fixes() -> None:
 
 def test_a_model_that_describes_nothing_is_refused() -> None:
     with pytest.raises(BadInput, match="flux_lora describes no pictures"):
-        FalCaptioner(REGISTRY, "fal").caption_request(CaptionOrder(model_key="flux_lora", picture=PICTURE))
+        AT_FAL.caption_request(CaptionOrder(model_key="flux_lora", picture=PICTURE))
 
 
 # --- stills ---
