@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from providers.postgres.embedded import EmbeddedServer
     from providers.postgres.ledger import Ledger
     from providers.postgres.loras import LoraTable
+    from providers.postgres.profiles import ProfileTable, TemplateTable
+    from providers.postgres.proofs import ProofTable
     from providers.postgres.renders import RenderTable
     from providers.postgres.runs import RunTable
     from providers.postgres.seasons import SeasonTable
@@ -165,6 +167,24 @@ class Ports:
         from providers.postgres.upkeep import UpkeepTable
 
         return UpkeepTable(self.database)
+
+    @cached_property
+    def proofs(self) -> ProofTable:
+        from providers.postgres.proofs import ProofTable
+
+        return ProofTable(self.database)
+
+    @cached_property
+    def templates(self) -> TemplateTable:
+        from providers.postgres.profiles import TemplateTable
+
+        return TemplateTable(self.database)
+
+    @cached_property
+    def profiles(self) -> ProfileTable:
+        from providers.postgres.profiles import ProfileTable
+
+        return ProfileTable(self.database)
 
     @property
     def registry(self) -> Registry:
