@@ -19,10 +19,10 @@ DISPROVING = frozenset({Verdict.IGNORED, Verdict.REFUSED, Verdict.SCHEMA_CHANGED
 
 def takes_lora(ports: Ports, model: Model, vendor: str) -> bool:
     """Whether a LoRA of the model's base can be counted on there. Reads one row; free."""
-    return why_not(ports, model, vendor) is None
+    return why_no_lora(ports, model, vendor) is None
 
 
-def why_not(ports: Ports, model: Model, vendor: str) -> str | None:
+def why_no_lora(ports: Ports, model: Model, vendor: str) -> str | None:
     """Why no LoRA can be counted on there, in one sentence for the log; None when one can. Reads one row; free.
 
     `vendor` is who would be asked, a stand-in of the sandbox included: each has proofs of its own.
