@@ -8,10 +8,11 @@
     ready, no still model for its base takes none of it                  originals, with the reason
     ready, file missing or damaged     any                               originals, an error
     pending, training, validating,
-    failed, archived                   takes pictures, face model named  face still, a warning
-                                       any other                         originals, a warning
-    none, or switched off              takes pictures, face model named  face still
-                                       any other                         originals
+    failed, archived                   any                               originals, a warning
+    none, or switched off              any                               originals
+
+Where the manifest names a model that keeps a face without a LoRA (`face_still`), and the video model takes pictures, a
+still of that face goes before the originals in every one of these rows.
 
 LoRA status is read once, at the start of a render, into `CharacterAtRender`. Each character of a slot has its own
 route; one that falls back never takes another's away.
@@ -125,10 +126,10 @@ def choose_route(character: CharacterAtRender, model: VideoModelTakes) -> Charac
             severity=severity,
         )
 
-    def without_lora(reason: str, severity: str = "") -> CharacterRoute:
+    def without_lora(reason: str, lora: LoraAtRender | None = None, severity: str = "") -> CharacterRoute:
         if character.has_face and model.has_pictures:
-            return goes(Route.FACE_STILL, f"{reason}: a still with {character.face_model}", severity=severity)
-        return goes(Route.ORIGINALS, reason, severity=severity)
+            return goes(Route.FACE_STILL, f"{reason}: a still with {character.face_model}", lora, severity)
+        return goes(Route.ORIGINALS, reason, lora, severity)
 
     if model.has_elements and character.pinned_frontal is not None:
         return goes(Route.ELEMENTS, f"pinned, and {model.key} takes elements")
@@ -139,10 +140,10 @@ def choose_route(character: CharacterAtRender, model: VideoModelTakes) -> Charac
     ready = [lora for lora in character.loras if lora.status is LoraStatus.READY]
     if not ready:
         states = ", ".join(sorted({lora.status.value for lora in character.loras}))
-        return without_lora(f"its LoRA is {states}, not ready", "warning")
+        return without_lora(f"its LoRA is {states}, not ready", severity="warning")
     usable = [lora for lora in ready if lora.file is not None]
     if not usable:
-        return goes(Route.ORIGINALS, "its LoRA file is missing or damaged", ready[0], severity="error")
+        return without_lora("its LoRA file is missing or damaged", ready[0], "error")
     for lora in usable:
         if model.lora_base == lora.base_model:
             return goes(Route.DIRECT, f"{model.key} takes LoRAs of {lora.base_model}", lora)
@@ -152,9 +153,7 @@ def choose_route(character: CharacterAtRender, model: VideoModelTakes) -> Charac
     for lora in usable:
         if lora.still_model:
             return goes(Route.PREPROCESSED, f"{model.key} takes no LoRA of {lora.base_model}: a still with it", lora)
-    return goes(
-        Route.ORIGINALS, f"no still model draws with a LoRA of {base}, and {model.key} does not take it", usable[0]
-    )
+    return without_lora(f"no still model draws with a LoRA of {base}, and {model.key} does not take it", usable[0])
 
 
 def choose_routes(cast: Sequence[CharacterAtRender], model: VideoModelTakes) -> tuple[CharacterRoute, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from domain.errors import BadInput, NotConfigured
+from domain.model_rules import Model
 from domain.records import Record
 
 ESTIMATE_STEP = Decimal("0.0001")
@@ -129,6 +130,16 @@ def price_of_caption(model_key: str, prices: PriceList | None = None) -> Decimal
 def ceiling_usd(estimate: Decimal) -> Decimal:
     """What is reserved before a job is sent: the estimate × 1.2, rounded up to a cent."""
     return round_up(estimate * CEILING_FACTOR, CENT)
+
+
+def ceiling_of_training(model: Model, estimate: Decimal) -> Decimal:
+    """What is reserved for a training: as `ceiling_usd`, but for a machine by the hour its price cap × its hard stop,
+    which is the most it can cost whatever happens (rule 1a of the architecture)."""
+    program = model.training.program if model.training is not None else None
+    if program is None or not estimate:
+        return ceiling_usd(estimate)
+    hours = Decimal(program.hard_stop_seconds) / 3600
+    return round_up(Decimal(program.price_cap_usd_per_hour) * hours, CENT)
 
 
 def round_up(amount: Decimal, step: Decimal) -> Decimal:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from domain.budgets import AtLimit
 from domain.characters import TRIGGER_WORD, CharacterKind, make_trigger_word, name_problem
+from domain.model_rules import ModelKind
 from domain.pictures import CaptionMode
 from domain.prompts import mentioned_names, unknown_mentions
 from domain.records import Record
@@ -73,6 +74,14 @@ class TrainingOptions(Record):
     rank: Annotated[int, Field(ge=1, le=256), NO_FLAG] | None = None
     trainer: str | None = None
     """A trainer's key in the registry, where a vendor has several for the base; else its first."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _trainer_is_known(cls, key: str | None) -> str | None:
+        known = [model.key for model in load_registry().models if model.kind is ModelKind.TRAINER]
+        if key is not None and key not in known:
+            raise ValueError(f"{key!r} is no trainer; write one of {', '.join(known)}, or leave it out")
+        return key
 
 
 class VendorChoice(Record):
@@ -184,6 +193,7 @@ class SeasonManifest(Record):
     vendor: VendorChoice = VendorChoice(train=("sandbox",), image=("sandbox",), video=("sandbox",))
     sandbox: bool = False
     review: bool = False
+    face_still: str | None = None
     characters: tuple[CharacterEntry, ...] = ()
     slots: tuple[SlotEntry, ...] = ()
 
@@ -193,6 +203,14 @@ class SeasonManifest(Record):
         if not SLUG.fullmatch(value):
             raise ValueError(f"{value!r} is no slug; write small letters, digits and hyphens, such as neon-harbor")
         return value
+
+    @field_validator("face_still")
+    @classmethod
+    def _keeps_a_face(cls, key: str | None) -> str | None:
+        known = [model.key for model in load_registry().face_still_models()]
+        if key is not None and key not in known:
+            raise ValueError(f"{key!r} is no model that keeps a face; write one of {', '.join(known)}")
+        return key
 
     @field_validator("time_zone")
     @classmethod
@@ -288,6 +306,7 @@ class Season(Record):
     vendor: VendorChoice
     is_simulated: bool
     review: bool
+    face_still: str | None = None
     manifest_sha256: str
     finished_sha256: str | None
     video_sha256: str | None

@@ -92,11 +92,16 @@ async def _film(render_id: int) -> None:
 
 
 async def _draw_stills(render_id: int) -> None:
-    """The LoRA stills; the characters of one that cannot be drawn fall back, the others keep theirs."""
+    """The stills; the characters of one that cannot be drawn fall back, the others keep theirs. One that falls from its
+    LoRA to its face gets that still too."""
     attempts = 1 + RETRIES[Route.PREPROCESSED]
     keys = await in_thread(plan_slot_stills_task, render_id, attempts)
+    has_fallen = False
     for bought in await buy_all(keys, max_attempts=attempts, backoff_seconds=STILL_BACKOFF_SECONDS):
         if isinstance(bought, HOPELESS):
-            await in_thread(fall_back_task, render_id, bought.message, [Route.PREPROCESSED], bought.job_key)
+            stills = [Route.PREPROCESSED, Route.FACE_STILL]
+            has_fallen |= await in_thread(fall_back_task, render_id, bought.message, stills, bought.job_key)
         elif isinstance(bought, OnModelError):
             raise bought
+    if has_fallen:
+        await _draw_stills(render_id)

@@ -10,12 +10,13 @@ import time
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from domain.characters import CharacterKind
 from domain.errors import NotConfigured
 from domain.jobs import Operation, ProviderJob
 from domain.registry import Registry, load_registry
+from domain.vendors import SANDBOX, is_stand_in
 from providers.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,9 +50,16 @@ if TYPE_CHECKING:
     from providers.postgres.upkeep import UpkeepTable
     from providers.runpod.vendor import RunPodVendor
     from providers.sandbox.launcher import SandboxAddress
-    from providers.vendor_ports import JobVendor, PodHost, UsageReader, Vendor
-
-SANDBOX = "sandbox"
+    from providers.vendor_ports import (
+        Captioner,
+        ImageMaker,
+        JobVendor,
+        LoraTrainer,
+        PodHost,
+        UsageReader,
+        Vendor,
+        VideoMaker,
+    )
 
 
 class SystemClock:
@@ -292,6 +300,32 @@ class Ports:
             self._vendors[name] = self._open_vendor(name)
         return self._vendors[name]
 
+    def trainer(self, name: str) -> LoraTrainer:
+        """A vendor as one that trains; `NotConfigured` where it trains nothing, or as `vendor`."""
+        vendor: LoraTrainer = self._playing(name, "training_request", "trains nothing", "train")
+        return vendor
+
+    def image_maker(self, name: str) -> ImageMaker:
+        """A vendor as one that draws; `NotConfigured` where it draws nothing, or as `vendor`."""
+        vendor: ImageMaker = self._playing(name, "still_request", "draws nothing", "image")
+        return vendor
+
+    def video_maker(self, name: str) -> VideoMaker:
+        """A vendor as one that films; `NotConfigured` where it films nothing, or as `vendor`."""
+        vendor: VideoMaker = self._playing(name, "video_request", "films nothing", "video")
+        return vendor
+
+    def captioner(self, name: str) -> Captioner:
+        """A vendor as one that describes pictures; `NotConfigured` where it does not, or as `vendor`."""
+        vendor: Captioner = self._playing(name, "caption_request", "describes no pictures", "image")
+        return vendor
+
+    def _playing(self, name: str, what: str, lacking: str, work: str) -> Any:
+        vendor = self.job_vendor(name)
+        if not hasattr(vendor, what):
+            raise NotConfigured(f"{name} {lacking} here: name another vendor for {work} in the manifest.")
+        return vendor
+
     def job_vendor(self, name: str) -> JobVendor:
         """A vendor as the door for money needs it: its queue and its files, whatever makers it has."""
         if name == "comfyui":
@@ -391,7 +425,7 @@ class Ports:
 
     def poll_seconds(self, job: ProviderJob) -> float:
         """How long to wait between looks: often on the sandbox, at a vendor's pace elsewhere."""
-        if job.request.vendor == SANDBOX:
+        if is_stand_in(job.request.vendor):
             return 0.15
         if job.request.vendor == "comfyui":
             return 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from domain.errors import BadInput, NotConfigured, OnModelError, worst_exit_code
-from providers.wiring import SANDBOX, Ports, open_ports
+from domain.vendors import is_stand_in
+from providers.wiring import Ports, open_ports
 from studio.telling import complain, print_json, print_table, say
 from tasks.reconciling import Difference, Disagreement, Reconciliation, reconcile
 
@@ -71,7 +72,7 @@ def _vendors(ports: Ports, days: int) -> list[str]:
     names = [
         name
         for name in ports.vendors_set_up()
-        if name != SANDBOX or ports.ledger.settled_jobs(SANDBOX, until - timedelta(days=days), until)
+        if not is_stand_in(name) or ports.ledger.settled_jobs(name, until - timedelta(days=days), until)
     ]
     if not names:
         raise NotConfigured(

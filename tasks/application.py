@@ -28,19 +28,22 @@ from domain.applications import (
 from domain.characters import LoraStatus
 from domain.errors import BadInput
 from domain.jobs import BlobRef, JobOrder, JobState, Stage
-from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS
 from domain.model_rules import Model
+from domain.offers import face_model, still_model, vendors_with, video_model
 from domain.prompts import in_words, mentioned_names, rewrite_prompt, with_trigger
 from domain.registry import Registry
 from domain.renders import Render, RenderState, Slot, SlotPlan
-from domain.seasons import Character, SlotEntry
+from domain.seasons import Character, Season, SlotEntry
+from domain.vendors import Work
 from providers.vendor_ports import LoraUse, StillOrder
 from providers.wiring import open_ports
 from tasks.frames import harvest_clip
 from tasks.jobs import current_job
+from tasks.matrix import why_no_lora
 from tasks.originals import original_references
 from tasks.planning_together import plan_together
-from tasks.view_orders import still_job
+from tasks.profiles import profile_for
+from tasks.view_orders import still_job, still_settings
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -49,6 +52,8 @@ log = logging.getLogger("onmodel.application")
 
 SLOT_ASPECT = "16:9"
 STILL_SIZE = "landscape_16_9"
+FACE_STILL_API = "face_still"
+"""What a still by pictures of the face is called in the cost table."""
 
 
 def start_render(ports: Ports, season_id: int, number: int) -> int:
@@ -75,11 +80,11 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
     entry = SlotEntry.model_validate({key: slot.entry[key] for key in slot.entry if key != "scene_sha256s"})
     prompt = entry.prompt or ""
     season = ports.seasons.get(season_id)
-    model = ports.registry.model(entry.video_model or ports.registry.default_video_model)
+    model = video_model(ports.registry, season, entry.video_model)
     characters = ports.cast.of_season(season_id)
     by_name = {character.name: character for character in characters}
-    cast = tuple(_at_render(ports, by_name[name]) for name in mentioned_names(prompt, list(by_name)))
-    model, routes = first_routes(ports.registry, model, cast)
+    cast = tuple(_at_render(ports, season, by_name[name]) for name in mentioned_names(prompt, list(by_name)))
+    model, routes = first_routes(model, video_model(ports.registry, season, None), cast, proved_against(ports, season))
     assert model.video is not None
     scenes = [
         BlobRef(sha256=sha256, media_type=media_type, file_name=f"scene-{i + 1}{suffix}")
@@ -104,32 +109,50 @@ def slot_seconds(model: Model, entry: SlotEntry) -> float:
 
 
 def first_routes(
-    registry: Registry, model: Model, cast: tuple[CharacterAtRender, ...]
+    model: Model,
+    default: Model,
+    cast: tuple[CharacterAtRender, ...],
+    proved_against: frozenset[str] = frozenset(),
 ) -> tuple[Model, tuple[CharacterRoute, ...]]:
     """Everybody's route, and the model that films them: the default one where the model asked for can show nobody."""
-    routes = choose_routes(cast, model_takes(model))
-    if can_show(model_takes(model), routes):
+    routes = choose_routes(cast, model_takes(model, proved_against))
+    if can_show(model_takes(model, proved_against), routes):
         return model, routes
-    other = registry.model(registry.default_video_model)
-    return other, choose_routes(cast, model_takes(other))
+    return default, choose_routes(cast, model_takes(default, proved_against))
 
 
-def model_takes(model: Model) -> VideoModelTakes:
-    """What of a registered video model decides the route."""
+def proved_against(ports: Ports, season: Season) -> frozenset[str]:
+    """The video models that a probe has shown not to use a LoRA at this season's vendors."""
+    loading = [model for model in ports.registry.video_models() if model.lora is not None and model.lora.takes]
+    return frozenset(model.key for model in loading if _is_proved_against(ports, season, "video", model))
+
+
+def _is_proved_against(ports: Ports, season: Season, work: Work, model: Model) -> bool:
+    vendors = vendors_with(ports.registry, season, work, model)
+    reason = why_no_lora(ports, model, vendors[0]) if vendors else None
+    if reason:
+        log.warning("%s", reason)
+    return reason is not None
+
+
+def model_takes(model: Model, proved_against: frozenset[str] = frozenset()) -> VideoModelTakes:
+    """What of a registered video model decides the route; one that is proved not to use LoRAs takes none."""
     assert model.video is not None
-    takes_lora = model.lora is not None and model.lora.takes
+    takes_lora = model.lora is not None and model.lora.takes and model.key not in proved_against
     return VideoModelTakes(
         key=model.key,
         has_elements=model.video.elements is not None,
         has_image=model.video.image_field is not None,
+        has_references=model.video.references is not None,
         lora_base=model.base_model if takes_lora else None,
         max_loras=model.lora.max_count if model.lora is not None else None,
     )
 
 
-def _at_render(ports: Ports, character: Character) -> CharacterAtRender:
+def _at_render(ports: Ports, season: Season, character: Character) -> CharacterAtRender:
     pinned = ports.loras.pinned(character.id)
-    loras = tuple(_lora_at_render(ports, lora_id) for lora_id in _current_ids(ports, character))
+    loras = tuple(_lora_at_render(ports, season, lora_id) for lora_id in _current_ids(ports, character))
+    face = face_model(ports.registry, season)
     return CharacterAtRender(
         character_id=character.id,
         name=character.name,
@@ -140,6 +163,7 @@ def _at_render(ports: Ports, character: Character) -> CharacterAtRender:
         pinned_frontal=_picture(pinned.frontal_sha256, "frontal") if pinned else None,
         pinned_references=tuple(_picture(sha256, "reference") for sha256 in pinned.reference_sha256s) if pinned else (),
         originals=_originals(ports, character.id),
+        face_model=face.key if face is not None else None,
     )
 
 
@@ -147,25 +171,28 @@ def _current_ids(ports: Ports, character: Character) -> list[int]:
     return [lora.id for lora in ports.loras.current(character.id) if lora.base_model in character.base_models]
 
 
-def _lora_at_render(ports: Ports, lora_id: int) -> LoraAtRender:
+def _lora_at_render(ports: Ports, season: Season, lora_id: int) -> LoraAtRender:
     lora = ports.loras.get(lora_id)
-    file = lora.file_ref()
-    if lora.status is LoraStatus.READY and (file is None or not _is_intact(ports, file)):
+    file, high_noise = lora.file_ref(), lora.high_noise_ref()
+    if lora.status is LoraStatus.READY and not all(_is_intact(ports, one) for one in (file, high_noise or file)):
         file = None
-    still_model = ports.registry.still_model_for(lora.base_model)
+    drawing = still_model(ports.registry, season, lora.base_model)
+    if drawing is not None and _is_proved_against(ports, season, "image", drawing):
+        drawing = None
     return LoraAtRender(
         lora_id=lora.id,
         base_model=lora.base_model,
         trigger_word=lora.trigger_word,
         status=lora.status,
         file=file,
-        still_model=still_model.key if still_model else None,
+        high_noise=high_noise if file is not None else None,
+        still_model=drawing.key if drawing else None,
     )
 
 
-def _is_intact(ports: Ports, file: BlobRef) -> bool:
+def _is_intact(ports: Ports, file: BlobRef | None) -> bool:
     """The bytes are there and still have their digest."""
-    if not ports.blobs.has(file.sha256):
+    if file is None or not ports.blobs.has(file.sha256):
         return False
     with ports.blobs.local_path(file.sha256).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
@@ -188,14 +215,15 @@ def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None
     plan = _resolve(ports, season_id, slot)
     if lora.character_id not in {character.character_id for character in plan.cast}:
         raise BadInput(f"Slot {number} does not show {lora.character_name}, whose LoRA {lora_id} is.")
+    season = ports.seasons.get(season_id)
     cast = tuple(
-        character.model_copy(update={"loras": (_lora_at_render(ports, lora_id),), "is_lora_wanted": True})
+        character.model_copy(update={"loras": (_lora_at_render(ports, season, lora_id),), "is_lora_wanted": True})
         if character.character_id == lora.character_id
         else character
         for character in plan.cast
     )
-    wanted = ports.registry.model(slot.entry.get("video_model") or ports.registry.default_video_model)
-    model, routes = first_routes(ports.registry, wanted, cast)
+    wanted, default = (video_model(ports.registry, season, key) for key in (slot.entry.get("video_model"), None))
+    model, routes = first_routes(wanted, default, cast, proved_against(ports, season))
     changes = {"cast": cast, "routes": routes, "video_model": model.key}
     ports.renders.replan(slot.id, plan.model_copy(update=changes))
 
@@ -214,33 +242,46 @@ def _originals(ports: Ports, character_id: int) -> tuple[BlobRef, ...]:
 
 
 def plan_slot_stills(ports: Ports, render_id: int, *, max_attempts: int) -> list[str]:
-    """The jobs of the LoRA stills this render needs, one per base model in use. Reserves money, spends none."""
+    """The jobs of the stills this render needs: one per base model in use, and one per face. Reserves money, spends
+    none."""
     return plan_together(ports, (order for _, order in still_orders(ports, render_id)), max_attempts=max_attempts)
 
 
 def still_orders(ports: Ports, render_id: int) -> list[tuple[list[CharacterRoute], JobOrder]]:
-    """Each group of preprocessed characters whose LoRAs share a base, with the order for its still. Pure."""
+    """Each group of preprocessed characters whose LoRAs share a base, and each whose face is kept without one, with the
+    order for its still. Pure."""
     render = ports.renders.get(render_id)
     plan = plan_of(ports, render)
-    groups = still_groups(ports.registry, render.video_model, render.routes, plan.cast)
-    return [(group, _still_order(ports, render, plan, group)) for group in groups]
+    season = ports.seasons.get(render.season_id)
+    groups = still_groups(ports.registry, season, render.video_model, render.routes, plan.cast)
+    with_lora = [(group, _still_order(ports, render, plan, group)) for group in groups]
+    faces = [route for route in render.routes if route.route is Route.FACE_STILL]
+    return with_lora + [([route], _face_order(ports, season, render, plan, route)) for route in faces]
 
 
 def still_groups(
-    registry: Registry, video_model: str, routes: Sequence[CharacterRoute], cast: Sequence[CharacterAtRender]
+    registry: Registry,
+    season: Season,
+    filming_key: str,
+    routes: Sequence[CharacterRoute],
+    cast: Sequence[CharacterAtRender],
 ) -> list[list[CharacterRoute]]:
     """The characters that share a LoRA still, group by group. Pure."""
-    return group_by_base(routes, cast, _most_loras_in_a_still(registry, video_model, cast))
+    return group_by_base(routes, cast, _most_loras_in_a_still(registry, season, filming_key, cast))
 
 
-def _most_loras_in_a_still(registry: Registry, video_model: str, cast: Sequence[CharacterAtRender]) -> dict[str, int]:
-    """How many LoRAs go into one still of each base: one for an element, else as many as the still model takes."""
+def _most_loras_in_a_still(
+    registry: Registry, season: Season, filming_key: str, cast: Sequence[CharacterAtRender]
+) -> dict[str, int]:
+    """How many LoRAs go into one still of each base: one for an element or a reference, else as many as the still
+    model takes."""
     bases = {lora.base_model for character in cast for lora in character.loras}
-    if model_takes(registry.model(video_model)).has_elements:
-        return dict.fromkeys(bases, 1)  # each element shows one character
+    takes = model_takes(registry.model(filming_key))
+    if takes.has_elements or takes.has_references:
+        return dict.fromkeys(bases, 1)  # each of them shows one character
     limits = {}
     for base in bases:
-        model = registry.still_model_for(base)
+        model = still_model(registry, season, base)
         if model is not None and model.lora is not None and model.lora.max_count is not None:
             limits[base] = model.lora.max_count
     return limits
@@ -259,16 +300,19 @@ def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[Chara
         assert lora.file is not None
         assert lora.still_model is not None
         base_model, still_key = lora.base_model, lora.still_model
-        uses.append(LoraUse(file=lora.file, scale=character.lora_scale))
+        uses.append(LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise))
         words[character.name] = with_trigger(lora.trigger_word, character.description)
+    drawing = ports.registry.model(still_key)
+    steps, guidance = still_settings(drawing)
     order = StillOrder(
         model_key=still_key,
         prompt=rewrite_prompt(plan.prompt, words),
         loras=tuple(uses),
         image_size=STILL_SIZE,
-        steps=IDENTITY_STEPS,
-        guidance=IDENTITY_GUIDANCE,
+        steps=steps,
+        guidance=guidance,
         seed=plan.seed,
+        profile=profile_for(ports, season.id, group[0].character_id, drawing),
     )
     return still_job(
         ports,
@@ -281,13 +325,42 @@ def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[Chara
     )
 
 
+def _face_order(ports: Ports, season: Season, render: Render, plan: SlotPlan, route: CharacterRoute) -> JobOrder:
+    """The still of one character that is drawn by pictures of its face, without a LoRA."""
+    character = next(one for one in plan.cast if one.character_id == route.character_id)
+    assert character.face_model is not None
+    model = ports.registry.model(character.face_model)
+    assert model.still is not None
+    assert model.still.identity is not None
+    steps, guidance = still_settings(model)
+    words = {one.name: in_words(one.name, one.description) for one in plan.cast}
+    order = StillOrder(
+        model_key=model.key,
+        prompt=rewrite_prompt(plan.prompt, words),
+        faces=character.originals[: model.still.identity.maximum],
+        image_size=STILL_SIZE,
+        steps=steps,
+        guidance=guidance,
+        seed=plan.seed,
+    )
+    return still_job(
+        ports,
+        season,
+        order,
+        stage=Stage.LORA_APPLICATION,
+        api_name=FACE_STILL_API,
+        character_id=route.character_id,
+        slot_number=render.slot_number,
+    )
+
+
 def still_api_name(base_model: str) -> str:
     """What a slot's LoRA still is called in the cost table."""
     return "sdxl_lora_preprocessing" if base_model == "sdxl" else "lora_preprocessing"
 
 
 def finished_stills(ports: Ports, render_id: int) -> dict[int, BlobRef]:
-    """The still of each preprocessed character, by character id, as far as its job has succeeded."""
+    """The still of each character that has one, by character id, as far as its job has succeeded."""
     stills: dict[int, BlobRef] = {}
     for group, order in still_orders(ports, render_id):
         job = current_job(ports, order.work_key)
@@ -323,7 +396,7 @@ def fall_back(
             _log_route(render.slot_number, following)
             ports.renders.note(render_id, f"{following.name}: {following.reason}")
     if has_moved:
-        key = _model_for(ports, render.video_model, routes)
+        key = _model_for(ports, render, routes)
         ports.renders.set_routes(render_id, tuple(routes), key)
         if key != render.video_model:
             ports.renders.note(render_id, _why_another_model(render.video_model, key))
@@ -341,9 +414,11 @@ def _concerned(ports: Ports, render_id: int, key: str | None) -> set[int] | None
     return set()  # a still that is no longer wanted: nobody's route hangs on it
 
 
-def _model_for(ports: Ports, key: str, routes: list[CharacterRoute]) -> str:
+def _model_for(ports: Ports, render: Render, routes: list[CharacterRoute]) -> str:
     """A model that takes only LoRAs cannot show pictures: once nobody is direct any more, the default model does."""
-    return key if can_show(model_takes(ports.registry.model(key)), routes) else ports.registry.default_video_model
+    if can_show(model_takes(ports.registry.model(render.video_model)), routes):
+        return render.video_model
+    return video_model(ports.registry, ports.seasons.get(render.season_id), None).key
 
 
 def _why_another_model(wanted: str, model: str) -> str:

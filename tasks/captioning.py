@@ -23,7 +23,7 @@ from domain.pictures import CaptionMode
 from domain.records import Record
 from domain.seasons import Character
 from domain.training_sets import CuratedSet, TrainingImage, TrainingSet
-from domain.vendors import SANDBOX, catalogue_of
+from domain.vendors import catalogue_of, is_stand_in
 from providers.vendor_ports import CaptionOrder
 from providers.wiring import open_ports
 from tasks.fallback_orders import order_with_fallbacks
@@ -84,10 +84,10 @@ def _order(ports: Ports, character: Character, image: TrainingImage) -> JobOrder
             operation=Operation.DESCRIBE_PICTURE,
             api_name=model.key,
             model_key=model.key,
-            request=ports.vendor(vendor).caption_request(CaptionOrder(model_key=model.key, picture=picture)),
+            request=ports.captioner(vendor).caption_request(CaptionOrder(model_key=model.key, picture=picture)),
             estimate_usd=estimate,
             ceiling_usd=ceiling_usd(estimate),
-            is_simulated=vendor == SANDBOX,
+            is_simulated=is_stand_in(vendor),
         )
 
     return order_with_fallbacks(season, "image", order_at)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from domain.errors import BadInput
 from domain.expectations import Expectations, load_expectations
 from domain.forecasts import Forecast, Purchase
+from domain.offers import still_model
 from domain.pictures import CaptionMode
 from domain.seasons import Character, CharacterEntry, Season, SeasonManifest
 from domain.training_sets import HELD_OUT_AIM, TRAINED_AIM, held_out_count
-from domain.vendors import SANDBOX, SANDBOX_SPEAKS_AS, WORKS, vendor_for
-from tasks.manifest_check import ManifestFacts, check_manifest, is_rehearsal
+from domain.vendors import WORKS, catalogue_of, vendor_for
+from tasks.manifest_check import ManifestFacts, check_manifest, season_of
 from tasks.purchases import Learner, Member, learning_purchases, new_learner, slot_purchases
 from tasks.references import reference_candidates
 
@@ -35,7 +36,7 @@ def forecast_manifest(ports: Ports, path: Path) -> Forecast:
     """
     facts = check_manifest(ports, path)
     manifest = facts.manifest
-    season = _season_of(manifest)
+    season = season_of(manifest)
     notes: list[str] = []
     cast = [
         _member_of_entry(ports, season, entry, number, facts, notes)
@@ -44,7 +45,7 @@ def forecast_manifest(ports: Ports, path: Path) -> Forecast:
     purchases = [purchase for member in cast for purchase in learning_purchases(ports.registry, season, member)]
     for slot in sorted(manifest.slots, key=lambda one: one.number):
         if slot.prompt is not None:
-            purchases += slot_purchases(ports.registry, slot, cast, notes)
+            purchases += slot_purchases(ports.registry, season, slot, cast, notes)
     notes += _character_budgets(manifest, purchases)
     is_known = _has_database(ports)
     if is_known and not season.is_simulated:
@@ -82,23 +83,6 @@ def _owner_notes(ports: Ports, owner: str, purchases: list[Purchase]) -> list[st
     if budget is None or needed <= budget.free_usd:
         return []
     return [f"the budget of the owner {owner} has {budget.free_usd:.2f} USD free, and this season takes {needed:.2f}."]
-
-
-def _season_of(manifest: SeasonManifest) -> Season:
-    """The season as it would be stored, but for what only the database can know."""
-    return Season(
-        id=0,
-        slug=manifest.season,
-        owner=manifest.owner,
-        time_zone=manifest.time_zone,
-        vendor=manifest.vendor,
-        is_simulated=is_rehearsal(manifest),
-        review=manifest.review,
-        manifest_sha256="",
-        finished_sha256=None,
-        video_sha256=None,
-        video_seconds=None,
-    )
 
 
 def _member_of_entry(
@@ -144,7 +128,7 @@ def _new_member(
     ports: Ports, season: Season, character: Character, captions: int, loras: tuple[Learner, ...]
 ) -> Member:
     """A new character with the references that follow from its LoRAs; a review waits for a person before the pin."""
-    is_drawn = any(lora.is_usable and ports.registry.still_model_for(lora.base_model) for lora in loras)
+    is_drawn = any(lora.is_usable and still_model(ports.registry, season, lora.base_model) for lora in loras)
     return Member(
         character=character,
         captions=captions,
@@ -171,8 +155,7 @@ def expectations_for(ports: Ports, season: Season) -> Expectations:
 
     A rehearsal is reckoned with the vendor whose protocol the sandbox speaks: it tells what the season would take.
     """
-    vendors = {vendor_for(season, work) for work in WORKS}
-    asked = sorted({SANDBOX_SPEAKS_AS if vendor == SANDBOX else vendor for vendor in vendors})
+    asked = sorted({catalogue_of(vendor_for(season, work)) for work in WORKS})
     now = ports.clock.now()
     jobs = [job for vendor in asked for job in ports.ledger.settled_jobs(vendor, now - LOOKED_BACK, now)]
     return load_expectations().with_measured(jobs)

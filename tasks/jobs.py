@@ -34,7 +34,7 @@ from domain.errors import (
     SubmissionUnknown,
     Unavailable,
 )
-from domain.jobs import BlobRef, JobOrder, JobState, Operation, ProviderJob
+from domain.jobs import BlobRef, JobOrder, JobState, JobStatus, Operation, ProviderJob, TrainingProgress
 from domain.retries import LONGEST_ASKED_SECONDS, PATIENCE_SECONDS, is_due, wait_before_again
 from providers.wiring import open_ports
 from tasks.breaker import is_open, let_through, note_refusal, note_taken
@@ -63,6 +63,9 @@ ENDED_BY_OTHERS = ("JobFailed", "Abandoned")
 """Error classes of cancelled jobs: the vendor did it by itself (results.py), a person gave it up (lost_answers.py)."""
 
 _TO_BE_SENT = (JobState.PLANNED, JobState.SUBMITTING, JobState.SUBMISSION_UNKNOWN)
+
+TELL_EVERY = 0.1
+"""A training's progress is told whenever so much more of it is done."""
 
 POLL_RETRIES = 8
 POLL_RETRY_SECONDS = [0.5, 1, 2, 5, 10, 30, 60, 120]
@@ -293,26 +296,39 @@ def await_job_task(key: str) -> str:
 
 
 class _TrainingProgress:
-    """A training's share done, on the log and as a Prefect artifact, told at every quarter."""
+    """A training's share done, with step, loss and the time left where its trainer says them: on the log and as a
+    Prefect artifact, told at every tenth."""
 
     def __init__(self) -> None:
         self._artifact: UUID | None = None
         self._told = 0.0
 
-    def __call__(self, job: ProviderJob, share: float) -> None:
-        if job.operation is not Operation.TRAIN_LORA or share < self._told + 0.25:
+    def __call__(self, job: ProviderJob, status: JobStatus) -> None:
+        share = status.progress or 0.0
+        if job.operation is not Operation.TRAIN_LORA or share < self._told + TELL_EVERY:
             return
         self._told = share
         whom = open_ports().cast.get(job.character_id).name if job.character_id else job.api_name
-        log.info("%s: %d %% trained", whom, 100 * share)
+        log.info("%s: %d %% trained%s", whom, 100 * share, _in_figures(status.training))
+        words = f"{whom}, {job.api_name}{_in_figures(status.training)}"
         if self._artifact is None:
-            created = create_progress_artifact(
-                100 * share, key=f"job-{job.key[:12]}", description=f"{whom}, {job.api_name}"
-            )
+            created = create_progress_artifact(100 * share, key=f"job-{job.key[:12]}", description=words)
             assert isinstance(created, UUID)
             self._artifact = created
         else:
-            update_progress_artifact(self._artifact, 100 * share)
+            update_progress_artifact(self._artifact, 100 * share, description=words)
+
+
+def _in_figures(training: TrainingProgress | None) -> str:
+    """`, step 240 of 2000, loss 0.351, 38 min left`, as far as it is known."""
+    if training is None:
+        return ""
+    parts = [f"step {training.step} of {training.total_steps}"]
+    parts += [f"loss {training.loss:.3g}"] if training.loss is not None else []
+    if training.seconds_left is not None:
+        minutes = training.seconds_left / 60
+        parts.append(f"{minutes:.0f} min left" if minutes >= 1 else "under a minute left")
+    return ", " + ", ".join(parts)
 
 
 def wait_before_retry(seconds: float) -> None:

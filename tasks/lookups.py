@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from domain.applications import Route
 from domain.characters import LoraStatus
+from domain.offers import still_model
 from domain.prompts import mentioned_names
 from domain.records import Record
 from domain.renders import RenderState
@@ -95,7 +96,9 @@ def lora_status_task(lora_id: int) -> LoraStatus:
 def stills_base_task(character_id: int) -> int | None:
     """The character's LoRA that a still model can draw with, a ready one first."""
     ports = open_ports()
-    drawable = [lora for lora in ports.loras.current(character_id) if ports.registry.still_model_for(lora.base_model)]
+    season = ports.seasons.get(ports.cast.get(character_id).season_id)
+    current = ports.loras.current(character_id)
+    drawable = [lora for lora in current if still_model(ports.registry, season, lora.base_model)]
     drawable.sort(key=lambda lora: lora.status is not LoraStatus.READY)
     return drawable[0].id if drawable else None
 

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 from domain.clips import ClipFacts
 from domain.errors import BadInput
 from domain.frame_rules import EVERY_SECONDS, wanted_frames
+from domain.offers import face_model, video_model
+from domain.offers import trainer as trainer_of
 from domain.pictures import CaptionMode
 from domain.records import Record
-from domain.seasons import CharacterEntry, SeasonManifest
+from domain.seasons import CharacterEntry, Season, SeasonManifest
 from domain.training_sets import SMALLEST_SIDE
 from domain.vendors import SANDBOX
 from tasks.manifests import field_error, read_manifest
@@ -63,6 +65,24 @@ def is_rehearsal(manifest: SeasonManifest) -> bool:
     """Whether the sandbox does all of a season's work, so that nothing of it is paid."""
     chosen = (manifest.vendor.train, manifest.vendor.image, manifest.vendor.video)
     return manifest.sandbox or all(vendors[0] == SANDBOX for vendors in chosen)
+
+
+def season_of(manifest: SeasonManifest) -> Season:
+    """The season as it would be stored, but for what only the database can know."""
+    return Season(
+        id=0,
+        slug=manifest.season,
+        owner=manifest.owner,
+        time_zone=manifest.time_zone,
+        vendor=manifest.vendor,
+        is_simulated=is_rehearsal(manifest),
+        review=manifest.review,
+        face_still=manifest.face_still,
+        manifest_sha256="",
+        finished_sha256=None,
+        video_sha256=None,
+        video_seconds=None,
+    )
 
 
 class ManifestCheck:
@@ -125,16 +145,26 @@ class ManifestCheck:
 
 
 def check_files(ports: Ports, check: ManifestCheck, manifest: SeasonManifest) -> None:
+    season = season_of(manifest)
+    try:
+        face_model(ports.registry, season)
+    except BadInput as error:
+        check.problem(("face_still",), error.message)
     for i, entry in enumerate(manifest.characters):
-        _check_character(ports, check, entry, i)
+        _check_character(ports, check, season, entry, i)
     for i, slot in enumerate(manifest.slots):
+        if slot.prompt is not None:
+            try:
+                video_model(ports.registry, season, slot.video_model)
+            except BadInput as error:
+                check.problem(("slots", i, "video_model"), error.message)
         if slot.video is not None:
             check.clip(slot.video, ("slots", i, "video"))
         for j, name in enumerate(slot.scene_references):
             check.image(name, ("slots", i, "scene_references", j))
 
 
-def _check_character(ports: Ports, check: ManifestCheck, entry: CharacterEntry, number: int) -> None:
+def _check_character(ports: Ports, check: ManifestCheck, season: Season, entry: CharacterEntry, number: int) -> None:
     at: tuple[str | int, ...] = ("characters", number)
     for field in ("clips", "images", "references"):
         for i, name in enumerate(getattr(entry, field)):
@@ -149,7 +179,7 @@ def _check_character(ports: Ports, check: ManifestCheck, entry: CharacterEntry, 
             )
         else:
             _check_enough(check, entry, at)
-        _check_training(ports, check, entry, at)
+        _check_training(ports, check, season, entry, at)
     elif entry.lora != "none":
         _check_given_lora(ports, check, entry, at)
     if not entry.is_trained_here and not (entry.references or entry.images or entry.clips):
@@ -191,10 +221,12 @@ def _pictures_at_most(check: ManifestCheck, entry: CharacterEntry) -> int:
     )
 
 
-def _check_training(ports: Ports, check: ManifestCheck, entry: CharacterEntry, at: tuple[str | int, ...]) -> None:
+def _check_training(
+    ports: Ports, check: ManifestCheck, season: Season, entry: CharacterEntry, at: tuple[str | int, ...]
+) -> None:
     for i, base in enumerate(entry.base_models):
         try:
-            trainer = ports.registry.trainer_for(base)
+            trainer = trainer_of(ports.registry, season, base, entry.training)
         except BadInput as error:
             check.problem((*at, "base_models", i), error.message)
             continue

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from domain.applications import CharacterAtRender, CharacterRoute, LoraAtRender
+from domain.applications import CharacterAtRender, CharacterRoute, LoraAtRender, Route
 from domain.characters import LoraStatus
 from domain.forecasts import Purchase
 from domain.jobs import BlobRef, Operation, Stage
 from domain.loras import IDENTITY_VIEWS
 from domain.model_rules import Model
 from domain.money import price_of_caption, price_of_training, price_of_video
+from domain.offers import face_model, still_model, trainer, video_model
 from domain.prompts import mentioned_names
 from domain.records import Record
 from domain.registry import Registry
 from domain.seasons import Character, Season, SlotEntry
 from domain.vendors import catalogue_of, vendor_for
-from tasks.application import STILL_SIZE, first_routes, model_takes, slot_seconds, still_api_name, still_groups
+from tasks.application import (
+    FACE_STILL_API,
+    STILL_SIZE,
+    first_routes,
+    model_takes,
+    slot_seconds,
+    still_api_name,
+    still_groups,
+)
 from tasks.references import reference_candidates
 from tasks.training import steps_of
 from tasks.view_orders import still_price, view_price
@@ -58,11 +67,9 @@ def new_learner(
     """A LoRA that does not exist yet: trained, or given, then judged."""
     if not is_usable:
         return Learner(base_model=base, lora_id=lora_id, is_usable=False)
-    trainer = (
-        registry.trainer_for(base, catalogue_of(vendor_for(season, "train"))) if character.lora == "auto" else None
-    )
-    steps = steps_of(trainer, character.training, 0) if trainer is not None else 0
-    return Learner(base_model=base, lora_id=lora_id, trainer=trainer, steps=steps, views=VIEWS_PER_LORA)
+    chosen = trainer(registry, season, base, character.training) if character.lora == "auto" else None
+    steps = steps_of(chosen, character.training, 0) if chosen is not None else 0
+    return Learner(base_model=base, lora_id=lora_id, trainer=chosen, steps=steps, views=VIEWS_PER_LORA)
 
 
 def learning_purchases(registry: Registry, season: Season, member: Member) -> list[Purchase]:
@@ -83,7 +90,7 @@ def learning_purchases(registry: Registry, season: Season, member: Member) -> li
             )
         )
     for lora in member.loras:
-        view = view_price(registry, lora.base_model, IDENTITY_VIEWS[0])
+        view = view_price(registry, season, lora.base_model, IDENTITY_VIEWS[0])
         if lora.trainer is not None:
             views_again = len(IDENTITY_VIEWS) * view[2] if view is not None else Decimal(0)
             longer = steps_of(lora.trainer, character.training.model_copy(update={"steps": lora.steps}), 1)
@@ -116,12 +123,12 @@ def learning_purchases(registry: Registry, season: Season, member: Member) -> li
                     units=seconds,
                 )
             )
-    return purchases + _references(registry, member)
+    return purchases + _references(registry, season, member)
 
 
-def _references(registry: Registry, member: Member) -> list[Purchase]:
+def _references(registry: Registry, season: Season, member: Member) -> list[Purchase]:
     drawing = [
-        model for lora in member.loras if lora.is_usable and (model := registry.still_model_for(lora.base_model))
+        model for lora in member.loras if lora.is_usable and (model := still_model(registry, season, lora.base_model))
     ]
     if not member.references or not drawing:
         return []
@@ -139,29 +146,33 @@ def _references(registry: Registry, member: Member) -> list[Purchase]:
     ]
 
 
-def slot_purchases(registry: Registry, slot: SlotEntry, cast: list[Member], notes: list[str]) -> list[Purchase]:
+def slot_purchases(
+    registry: Registry, season: Season, slot: SlotEntry, cast: list[Member], notes: list[str]
+) -> list[Purchase]:
     by_name = {member.character.name: member for member in cast}
     names = mentioned_names(slot.prompt or "", list(by_name))
-    shown = tuple(_at_render(registry, by_name[name]) for name in names)
-    wanted = registry.model(slot.video_model or registry.default_video_model)
-    model, routes = first_routes(registry, wanted, shown)
+    shown = tuple(_at_render(registry, season, by_name[name]) for name in names)
+    wanted, default = (video_model(registry, season, key) for key in (slot.video_model, None))
+    model, routes = first_routes(wanted, default, shown)
     if not shown and not slot.scene_references and _films_a_picture(model):
         notes.append(f"Slot {slot.number}: {model.key} films a picture and there is none, so it cannot be rendered.")
         return []
-    return filming_purchases(registry, slot.number, model, slot_seconds(model, slot), routes, shown)
+    return filming_purchases(registry, season, slot.number, model, slot_seconds(model, slot), routes, shown)
 
 
 def _films_a_picture(model: Model) -> bool:
     takes = model_takes(model)
-    return takes.has_image and not takes.has_elements
+    is_needed = model.video is not None and not model.video.image_is_optional
+    return (takes.has_image or takes.has_references) and is_needed and not takes.has_elements
 
 
-def _at_render(registry: Registry, member: Member) -> CharacterAtRender:
+def _at_render(registry: Registry, season: Season, member: Member) -> CharacterAtRender:
     """The character as it will stand at the render, if all goes well."""
     character = member.character
+    face = face_model(registry, season)
     loras = []
     for lora in member.loras:
-        still_model = registry.still_model_for(lora.base_model)
+        drawing = still_model(registry, season, lora.base_model)
         loras.append(
             LoraAtRender(
                 lora_id=lora.lora_id,
@@ -169,7 +180,7 @@ def _at_render(registry: Registry, member: Member) -> CharacterAtRender:
                 trigger_word=character.trigger_word,
                 status=LoraStatus.READY if lora.is_usable else LoraStatus.FAILED,
                 file=STAND_IN if lora.is_usable else None,
-                still_model=still_model.key if still_model else None,
+                still_model=drawing.key if drawing else None,
             )
         )
     return CharacterAtRender(
@@ -181,33 +192,43 @@ def _at_render(registry: Registry, member: Member) -> CharacterAtRender:
         loras=tuple(loras),
         pinned_frontal=STAND_IN if member.is_pinned else None,
         originals=(STAND_IN,),
+        face_model=face.key if face is not None else None,
     )
 
 
 def filming_purchases(
     registry: Registry,
+    season: Season,
     number: int,
     model: Model,
     seconds: float,
     routes: tuple[CharacterRoute, ...],
     cast: tuple[CharacterAtRender, ...],
 ) -> list[Purchase]:
-    """The LoRA stills of a slot, one per group, and its video."""
+    """The stills of a slot, one per group that shares a LoRA's base and one per face, and its video."""
     bases = {lora.lora_id: lora.base_model for character in cast for lora in character.loras}
     purchases = []
-    for group in still_groups(registry, model.key, routes, cast):
+    stills: list[tuple[CharacterRoute, str, Model]] = []
+    for group in still_groups(registry, season, model.key, routes, cast):
         assert group[0].lora_id is not None
         base = bases[group[0].lora_id]
-        still_model = registry.still_model_for(base)
-        assert still_model is not None
-        estimate = still_price(still_model, STILL_SIZE)
+        drawing = still_model(registry, season, base)
+        assert drawing is not None
+        stills.append((group[0], still_api_name(base), drawing))
+    face_models = {character.character_id: character.face_model for character in cast}
+    for route in routes:
+        face = face_models.get(route.character_id)
+        if route.route is Route.FACE_STILL and face is not None:
+            stills.append((route, FACE_STILL_API, registry.model(face)))
+    for route, api_name, drawing in stills:
+        estimate = still_price(drawing, STILL_SIZE)
         purchases.append(
             Purchase(
                 stage=Stage.LORA_APPLICATION,
                 operation=Operation.MAKE_STILL,
-                api_name=still_api_name(base),
-                model_key=still_model.key,
-                character=group[0].name,
+                api_name=api_name,
+                model_key=drawing.key,
+                character=route.name,
                 slot_number=number,
                 estimate_usd=estimate,
                 again_usd=estimate,

@@ -15,8 +15,9 @@ from domain.errors import NotConfigured
 from domain.jobs import ProviderJob
 from domain.records import Record
 from domain.registry import load_registry
+from domain.vendors import is_stand_in
 from providers.vendor_ports import UsageLine
-from providers.wiring import SANDBOX, Ports
+from providers.wiring import Ports
 
 CENT = Decimal("0.01")
 """Sums that differ by no more agree: vendors count in smaller units than our four decimals."""
@@ -103,7 +104,7 @@ def reconcile(ports: Ports, vendor: str, since: datetime, until: datetime) -> Re
         vendor=vendor,
         since=since,
         until=until,
-        is_simulated=vendor == SANDBOX,
+        is_simulated=is_stand_in(vendor),
         ledger_usd=_billed(ours),
         job_count=len(ours),
     )

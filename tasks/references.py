@@ -17,7 +17,7 @@ from domain.loras import FRONTAL_CANDIDATES, IDENTITY_SEED, REFERENCE_VIEWS, Pin
 from providers.wiring import open_ports
 from tasks.identity import calibrate, score_picture
 from tasks.planning_together import plan_together
-from tasks.view_orders import order_view
+from tasks.view_orders import order_view, view_prompt
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -56,6 +56,7 @@ def keep_references(ports: Ports, lora_id: int, keys: Sequence[str]) -> int:
     Returns how many views there are; a view whose job failed is left out.
     """
     lora = ports.loras.get(lora_id)
+    character = ports.cast.get(lora.character_id)
     references, _ = calibrate(ports, lora.character_id)
     best: dict[ImageType, ReferenceImage] = {}
     for (view, _seed), key in zip(reference_candidates(), keys, strict=True):
@@ -69,7 +70,7 @@ def keep_references(ports: Ports, lora_id: int, keys: Sequence[str]) -> int:
             character_id=lora.character_id,
             sha256=file.sha256,
             image_url=ports.blobs.url(file.sha256),
-            prompt=str(job.request.arguments["prompt"]),
+            prompt=view_prompt(lora, character, view),
             image_type=view.image_type,
             is_primary=view.image_type is ImageType.FRONTAL,
             score=score_picture(ports, file.sha256, references),

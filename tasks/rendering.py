@@ -20,6 +20,7 @@ from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports
 from tasks.application import finished_stills, plan_of
 from tasks.jobs import plan_job
+from tasks.profiles import profile_for
 from tasks.view_orders import clip_job
 
 if TYPE_CHECKING:
@@ -60,15 +61,18 @@ def _compose(ports: Ports, render: Render, plan: SlotPlan, model: Model, seconds
     stills = finished_stills(ports, render.id)
     words = {character.name: in_words(character.name, character.description) for character in plan.cast}
     elements: tuple[Element, ...] = ()
+    references: tuple[BlobRef, ...] = ()
     images: tuple[BlobRef, ...] = ()
     loras: tuple[LoraUse, ...] = ()
     image: BlobRef | None = None
+    if model.lora is not None and model.lora.takes:
+        loras = _direct_loras(ports, render, plan, model, words)
     if model.video.elements is not None:
         elements, images = _elements(ports, render, plan, model, stills, words)
+    elif model.video.references is not None:
+        references = _references(ports, render, plan, model, stills, words)
     elif model.video.image_field is not None:
-        image = _first_picture(ports, render, plan, stills)
-    else:
-        loras = _direct_loras(ports, render, plan, words)
+        image = _first_picture(ports, render, plan, model, stills)
     return VideoOrder(
         model_key=model.key,
         prompt=_fitted(plan, words, model),
@@ -76,10 +80,16 @@ def _compose(ports: Ports, render: Render, plan: SlotPlan, model: Model, seconds
         aspect_ratio=plan.aspect_ratio,
         image=image,
         elements=elements,
+        references=references,
         images=images,
         loras=loras,
         seed=plan.seed,
+        profile=profile_for(ports, render.season_id, _first_character(render), model),
     )
+
+
+def _first_character(render: Render) -> int | None:
+    return render.routes[0].character_id if render.routes else None
 
 
 def _elements(
@@ -114,19 +124,53 @@ def _pictures(character: CharacterAtRender, route: Route, stills: dict[int, Blob
     """A character's pictures, the first one frontal or drawn with its LoRA."""
     if route is Route.ELEMENTS and character.pinned_frontal is not None:
         return [character.pinned_frontal, *character.pinned_references]
-    if route is Route.PREPROCESSED and character.character_id in stills:
+    if route in (Route.PREPROCESSED, Route.FACE_STILL) and character.character_id in stills:
         # The still replaces the first character reference; the others stay.
         return [stills[character.character_id], *character.originals[1:]]
     return list(character.originals)
 
 
-def _first_picture(ports: Ports, render: Render, plan: SlotPlan, stills: dict[int, BlobRef]) -> BlobRef:
-    """The one picture an image-to-video model films: a LoRA still, else an original reference, else the scene."""
+def _references(
+    ports: Ports, render: Render, plan: SlotPlan, model: Model, stills: dict[int, BlobRef], words: dict[str, str]
+) -> tuple[BlobRef, ...]:
+    """One picture of each character first, then the scenes, then more of everybody, as far as the model takes them."""
+    assert model.video is not None
+    assert model.video.references is not None
+    cast = {character.character_id: character for character in plan.cast}
+    shown = [
+        (cast[route.character_id], _pictures(cast[route.character_id], route.route, stills)) for route in render.routes
+    ]
+    room, word = model.video.references.maximum, model.video.reference_word
+    firsts = [(character, pictures[0]) for character, pictures in shown if pictures][:room]
+    for number, (character, _) in enumerate(firsts, 1):
+        if word is not None:
+            words[character.name] = f"{words[character.name]} ({word}{number})"
+    for character, _ in shown:
+        if character not in [one for one, _ in firsts]:
+            ports.renders.note(render.id, f"{character.name} has no picture here and is described in words only.")
+    more = [picture for _, pictures in shown for picture in pictures[1:]]
+    offered = [picture for _, picture in firsts] + list(plan.scene_references) + more
+    if len(offered) < model.video.references.minimum:
+        raise BadInput(
+            f"Slot {render.slot_number}: {model.key} films references and there is none: give the characters "
+            f"references, or the slot scene_references."
+        )
+    return tuple(dict.fromkeys(offered))[:room]
+
+
+def _first_picture(
+    ports: Ports, render: Render, plan: SlotPlan, model: Model, stills: dict[int, BlobRef]
+) -> BlobRef | None:
+    """The one picture an image-to-video model films: a still, else an original reference, else the scene; None where
+    there is none and the model does without."""
+    assert model.video is not None
     cast = {character.character_id: character for character in plan.cast}
     drawn = [stills[route.character_id] for route in render.routes if route.character_id in stills]
     originals = [picture for route in render.routes for picture in cast[route.character_id].originals[:1]]
     offered = [*dict.fromkeys(drawn), *originals, *plan.scene_references]
     if not offered:
+        if model.video.image_is_optional:
+            return None
         raise BadInput(
             f"Slot {render.slot_number}: {render.video_model} films a picture and there is none: give the characters "
             f"references, or the slot scene_references."
@@ -136,18 +180,24 @@ def _first_picture(ports: Ports, render: Render, plan: SlotPlan, stills: dict[in
     return offered[0]
 
 
-def _direct_loras(ports: Ports, render: Render, plan: SlotPlan, words: dict[str, str]) -> tuple[LoraUse, ...]:
+def _direct_loras(
+    ports: Ports, render: Render, plan: SlotPlan, model: Model, words: dict[str, str]
+) -> tuple[LoraUse, ...]:
     """The LoRAs that go straight into the video model; their characters are called by trigger word."""
+    assert model.video is not None
     loras = {lora.lora_id: lora for character in plan.cast for lora in character.loras}
     cast = {character.character_id: character for character in plan.cast}
+    takes_pictures = model.video.takes != ("text",)
     uses = []
     for route in render.routes:
         character = cast[route.character_id]
         lora = loras.get(route.lora_id) if route.lora_id is not None else None
         if route.route is not Route.DIRECT or lora is None or lora.file is None:
-            ports.renders.note(render.id, f"{render.video_model} takes no picture: {character.name} is in words only.")
+            if not takes_pictures:
+                note = f"{render.video_model} takes no picture: {character.name} is in words only."
+                ports.renders.note(render.id, note)
             continue
-        uses.append(LoraUse(file=lora.file, scale=character.lora_scale))
+        uses.append(LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise))
         words[character.name] = with_trigger(lora.trigger_word, character.description)
     return tuple(uses)
 
@@ -206,7 +256,7 @@ def end_render(ports: Ports, render_id: int, *, is_waiting: bool, reason: str, e
 
 def leading_route(routes: Sequence[Route]) -> Route:
     """The route whose retries count for the slot's video: the highest in the table that anybody takes."""
-    for route in (Route.ELEMENTS, Route.DIRECT, Route.PREPROCESSED):
+    for route in (Route.ELEMENTS, Route.DIRECT, Route.PREPROCESSED, Route.FACE_STILL):
         if route in routes:
             return route
     return Route.ORIGINALS

@@ -54,7 +54,7 @@ _STRIP_PIXELS = 168  # a frame of the strip is up to 84 px wide, on screens of d
 _FACE_PIXELS = 96
 _SLOT_ROWS = 26  # rows of one money table; 75 slots and the rest stand in three side by side
 _Key = TypeVar("_Key")
-_ROUTES = ("won", "elements", "direct", "preprocessed", "face_identity", "originals")
+_ROUTES = ("won", "elements", "direct", "preprocessed", "face_still", "originals")
 
 
 def write_report(report: SeasonReport, out: Path, thumb: Callable[[str], bytes]) -> None:

@@ -48,6 +48,7 @@ ROUTE_LABELS = {
     Route.ELEMENTS: "elements",
     Route.DIRECT: "direct LoRA",
     Route.PREPROCESSED: "LoRA still → video",
+    Route.FACE_STILL: "face still → video",
     Route.ORIGINALS: "original references",
 }
 NO_LORA = "there is no LoRA to leave out"

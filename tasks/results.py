@@ -22,6 +22,7 @@ from domain.errors import (
     Retryable,
 )
 from domain.jobs import JobOutput, JobState, JobStatus, KeptFile, Operation, OutputFile, ProviderJob, VendorState
+from domain.pods import HARD_STOP_ARGUMENT
 from tasks.breaker import note_refusal
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ TIME_LIMIT_SECONDS = {
 }
 """Time really waited (`ProviderJob.waited_seconds`), not time by the clock, after which a job is stopped."""
 
+HARD_STOP_MARGIN_SECONDS = 1800.0
+"""A machine of ours ends itself at its hard stop; only when it has not, half an hour later, the job is stopped here."""
+
 LOOKS_BEFORE_GONE = 3
 """A 404 on a job just accepted can be the vendor's own lag; three in a row are believed."""
 
@@ -47,10 +51,10 @@ FETCH_AFTER_SECONDS = (0.0, 2.0, 15.0)
 through a fresh answer, before a job that was paid for counts as one without a result. Our choice."""
 
 
-def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None] | None = None) -> None:
+def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, JobStatus], None] | None = None) -> None:
     """Poll a submitted job to its end, keep its files and settle. Free, and safe to repeat from any process.
 
-    `tell` is called with the share done, 0 to 1, where the vendor says it.
+    `tell` is called with each look that says how much is done.
     Returns when it has succeeded. `JobFailed` or `Rejected` when it ended otherwise; `ResultExpired` or `Overdue` when
     only a person's word buys it again; `Retryable` when
     a look or a download failed (call again); `NeedsPerson` when it goes on past its time limit and cannot be stopped.
@@ -64,7 +68,7 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
         return
     assert job.ids is not None, f"job {key} is {job.state}, not submitted"
     vendor = ports.job_vendor(job.request.vendor)
-    limit = TIME_LIMIT_SECONDS[job.operation]
+    limit = time_limit_seconds(job)
     interval, waited = ports.poll_seconds(job), job.waited_seconds
     slept, gone = 0.0, 0
     while True:
@@ -80,7 +84,7 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
             is_running = status.state is VendorState.RUNNING
             ports.ledger.beat(key, is_running=is_running, progress=status.progress, waited_seconds=slept)
             if tell is not None and status.progress is not None:
-                tell(job, status.progress)
+                tell(job, status)
         if waited > limit:
             stop_overdue(ports, vendor, job)
             return
@@ -88,6 +92,15 @@ def await_job(ports: Ports, key: str, tell: Callable[[ProviderJob, float], None]
         slept = interval
         waited += interval
         interval = min(interval * 1.3, ports.poll_seconds(job) * 4)
+
+
+def time_limit_seconds(job: ProviderJob) -> float:
+    """How long a job may be waited for: its operation's limit, or where its request states a hard stop, that and half
+    an hour."""
+    hard_stop = job.request.arguments.get(HARD_STOP_ARGUMENT)
+    if isinstance(hard_stop, int | float):
+        return float(hard_stop) + HARD_STOP_MARGIN_SECONDS
+    return TIME_LIMIT_SECONDS[job.operation]
 
 
 def _look(ports: Ports, vendor: JobVendor, job: ProviderJob) -> JobStatus:
@@ -123,7 +136,7 @@ def look_once(ports: Ports, key: str, *, silent_seconds: float) -> None:
         return
     is_running = status.state is VendorState.RUNNING
     ports.ledger.beat(key, is_running=is_running, progress=status.progress, waited_seconds=silent_seconds)
-    if job.waited_seconds + silent_seconds > TIME_LIMIT_SECONDS[job.operation]:
+    if job.waited_seconds + silent_seconds > time_limit_seconds(job):
         stop_overdue(ports, vendor, job)
 
 
@@ -155,7 +168,7 @@ def stopped_as_asked(job: ProviderJob) -> NeedsPerson:
 def stop_overdue(ports: Ports, vendor: JobVendor, job: ProviderJob) -> None:
     """Stop a job that passed its time limit: what turns out done is kept, what was stopped has failed."""
     assert job.ids is not None
-    hours = TIME_LIMIT_SECONDS[job.operation] / 3600
+    hours = time_limit_seconds(job) / 3600
     if _settle_stopped(ports, vendor, job, JobState.FAILED, _late(job)):
         return
     command = f"onmodel jobs resolve {job.key[:12]}"
@@ -183,13 +196,13 @@ def _why_stopped(ports: Ports, job: ProviderJob) -> tuple[JobState, OnModelError
     now = ports.ledger.get(job.key)
     if now.cancel_requested_at is None:
         return None
-    if now.waited_seconds > TIME_LIMIT_SECONDS[job.operation]:
+    if now.waited_seconds > time_limit_seconds(job):
         return JobState.FAILED, _late(job)
     return JobState.CANCELLED, stopped_as_asked(job)
 
 
 def _late(job: ProviderJob) -> Overdue:
-    hours = TIME_LIMIT_SECONDS[job.operation] / 3600
+    hours = time_limit_seconds(job) / 3600
     return Overdue(f"{title(job)} was not over after {hours:g} h of waiting and was stopped. {_word_wanted(job)}")
 
 
@@ -287,6 +300,8 @@ def _output(
             ends_as, error = stopped
             _fail(ports, job, ends_as, error, charged=charge_when_stopped(ports, job))
         charged = job.estimate_usd if vendor.charges_failures else FREE
+        if isinstance(failure, JobFailed) and failure.billed_usd is not None:
+            charged = failure.billed_usd  # what the vendor's own figures say
         _fail(ports, job, JobState.FAILED, failure, charged=charged)
 
 
@@ -325,7 +340,7 @@ def _check(ports: Ports, job: ProviderJob, file: OutputFile, path: Path) -> None
                 ports.media.load_image(path)
             case "video":
                 ports.media.probe_clip(path)
-            case "lora":
+            case "lora" | "lora_high_noise":
                 ports.check_lora_header(path)
     except BadInput as problem:
         raise JobFailed(

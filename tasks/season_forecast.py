@@ -11,6 +11,7 @@ from domain.costs import CostEntry
 from domain.forecasts import Forecast, Purchase
 from domain.jobs import JobState, Stage
 from domain.loras import IDENTITY_VIEWS
+from domain.offers import still_model
 from domain.pictures import CaptionMode
 from domain.registry import Registry
 from domain.renders import Render, RenderState, Slot
@@ -45,7 +46,7 @@ def forecast_season(ports: Ports, season_id: int) -> Forecast:
     for slot in ports.seasons.slots(season_id):
         render = ports.renders.of_slot(slot.id, slot.entry_sha256)
         if slot.winning_clip_id is None and (render is None or render.state is not RenderState.DONE):
-            purchases += _stored_slot(ports.registry, slot, render, cast, entries, notes)
+            purchases += _stored_slot(ports.registry, season, slot, render, cast, entries, notes)
     limit, _, spent = ports.ledger.budget(season_id)  # what is reserved is for jobs that are still to come
     return Forecast(
         season=season.slug,
@@ -95,7 +96,7 @@ def _stored_member(
             learners.append(new_learner(ports.registry, season, character, base, -1 - place, not trouble))
         else:
             learners.append(_begun_lora(ports, character, lora, entries))
-    drawn = [lora for lora in learners if lora.is_usable and ports.registry.still_model_for(lora.base_model)]
+    drawn = [lora for lora in learners if lora.is_usable and still_model(ports.registry, season, lora.base_model)]
     is_pinned = is_pinned_to_current(ports, character.id)
     is_sheet_there = any(lora.lora_id > 0 and ports.loras.references(lora.lora_id) for lora in drawn)
     references = 0
@@ -162,6 +163,7 @@ def _bought(entries: list[CostEntry], stage: Stage, character_id: int, *, after:
 
 def _stored_slot(
     registry: Registry,
+    season: Season,
     slot: Slot,
     render: Render | None,
     cast: list[Member],
@@ -171,7 +173,7 @@ def _stored_slot(
     """A slot without its clip: as its render stands, else as it would be planned now."""
     if render is None or not render.routes or slot.plan is None:
         entry = SlotEntry.model_validate({key: slot.entry[key] for key in slot.entry if key != "scene_sha256s"})
-        return slot_purchases(registry, entry, cast, notes)
+        return slot_purchases(registry, season, entry, cast, notes)
     model = registry.model(render.video_model)
     assert model.video is not None
     seconds = model.video.duration.nearest_seconds(slot.plan.seconds)
@@ -183,5 +185,5 @@ def _stored_slot(
         and entry.created_at >= render.created_at
         for entry in entries
     )
-    purchases = filming_purchases(registry, slot.number, model, seconds, render.routes, slot.plan.cast)
+    purchases = filming_purchases(registry, season, slot.number, model, seconds, render.routes, slot.plan.cast)
     return purchases[min(drawn, len(purchases) - 1) :]  # its stills come first, its video last

@@ -18,9 +18,10 @@ from domain.errors import BadTrainingSet, NeedsPerson, OverBudget
 from domain.jobs import BlobRef, JobOrder, JobState, Operation, ProviderJob, Stage
 from domain.loras import Lora
 from domain.model_rules import Model
-from domain.money import ceiling_usd, price_of_training
+from domain.money import ceiling_of_training, price_of_training
+from domain.offers import trainer, trainer_at
 from domain.seasons import Character, TrainingOptions
-from domain.vendors import SANDBOX, catalogue_of, vendor_for
+from domain.vendors import is_stand_in, vendor_for
 from providers.vendor_ports import TrainingOrder
 from providers.wiring import open_ports
 from tasks.datasets import build_dataset
@@ -29,6 +30,7 @@ from tasks.jobs import plan_job
 from tasks.season_facts import short_of_budget, tightest_budget
 
 if TYPE_CHECKING:
+    from providers.ports import LoraFileReport
     from providers.wiring import Ports
 
 log = logging.getLogger("onmodel.training")
@@ -70,11 +72,11 @@ def ensure_lora(ports: Ports, character_id: int, base_model: str) -> int | None:
     if current is not None and not is_outdated(current, character, set_id):
         return current.id
     season = ports.seasons.get(character.season_id)
-    trainer = ports.registry.trainer_for(base_model, catalogue_of(vendor_for(season, "train")))
+    wanted = trainer(ports.registry, season, base_model, character.training)
     return ports.loras.create(
         character,
         base_model,
-        trainer=trainer.key,
+        trainer=wanted.key,
         training_set_id=set_id,
         images_count=len(ports.cast.training_set(set_id).trained),
         created_by="onmodel",
@@ -179,10 +181,14 @@ def adopt_weights(ports: Ports, lora_id: int, key: str) -> None:
     lora = ports.loras.get(lora_id)
     config = job.file("config")
     billed = [ports.ledger.get(one).billed_usd or Decimal(0) for one in lora.job_keys]
+    high_noise = job.file("lora_high_noise")
     ports.loras.keep_weights(
         lora_id,
+        trainer=job.model_key,
         sha256=file.sha256,
         lora_url=ports.blobs.url(file.sha256),
+        high_noise_sha256=high_noise.sha256 if high_noise else None,
+        high_noise_url=ports.blobs.url(high_noise.sha256) if high_noise else None,
         config_url=ports.blobs.url(config.sha256) if config else None,
         request_id=job.ids.request_id if job.ids else None,
         cost_usd=sum(billed, Decimal(0)),
@@ -196,6 +202,10 @@ def check_weights(ports: Ports, lora_id: int) -> str:
     assert lora.sha256 is not None
     report = ports.check_lora_file(ports.blobs.local_path(lora.sha256), expected_base=lora.base_model)
     ports.loras.keep_file_report(lora_id, report)
+    trouble = _trouble_of(report, "")
+    if lora.high_noise_sha256 is not None:
+        second = ports.check_lora_file(ports.blobs.local_path(lora.high_noise_sha256), expected_base=lora.base_model)
+        trouble = trouble or _trouble_of(second, "for high noise ")
     ports.ledger.log_cost(
         free_step(
             lora.season_id,
@@ -206,9 +216,13 @@ def check_weights(ports: Ports, lora_id: int) -> str:
             character_id=lora.character_id,
         )
     )
+    return trouble
+
+
+def _trouble_of(report: LoraFileReport, which: str) -> str:
     if report.verdict in ("healthy", "suspect"):
         return ""
-    return f"the LoRA file is {report.verdict.replace('_', ' ')}: {'; '.join(report.reasons)}"
+    return f"the LoRA file {which}is {report.verdict.replace('_', ' ')}: {'; '.join(report.reasons)}"
 
 
 def note_short_budget(ports: Ports, slug: str, name: str, message: str) -> bool:
@@ -224,10 +238,10 @@ def _steps(ports: Ports, lora: Lora, escalations: int) -> int:
     return steps_of(ports.registry.model(lora.trainer), lora.training_options, escalations)
 
 
-def steps_of(trainer: Model, options: TrainingOptions, escalations: int) -> int:
+def steps_of(model: Model, options: TrainingOptions, escalations: int) -> int:
     """The steps of a training after so many that were not good enough: the manifest's, else the trainer's own. Pure."""
-    assert trainer.training is not None
-    rule = trainer.training.steps
+    assert model.training is not None
+    rule = model.training.steps
     steps = options.steps or int(rule.default or 1000)
     return int(min(math.ceil(steps * ESCALATION**escalations), rule.maximum or float("inf")))
 
@@ -241,16 +255,16 @@ def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
 
     def order_at(vendor: str) -> JobOrder:
         is_first = vendor == vendor_for(season, "train")
-        trainer = (
+        chosen = (
             ports.registry.model(lora.trainer)
             if is_first
-            else ports.registry.trainer_for(lora.base_model, catalogue_of(vendor))
+            else trainer_at(ports.registry, vendor, lora.base_model, lora.training_options)
         )
-        writer = ports.vendor(vendor)
-        dataset = ports.datasets.get(build_dataset(ports, set_id, trainer.key))
-        steps = steps_of(trainer, lora.training_options, escalations)
+        writer = ports.trainer(vendor)
+        dataset = ports.datasets.get(build_dataset(ports, set_id, chosen.key))
+        steps = steps_of(chosen, lora.training_options, escalations)
         order = TrainingOrder(
-            trainer_key=trainer.key,
+            trainer_key=chosen.key,
             zip=BlobRef(sha256=dataset.zip_sha256, media_type="application/zip", file_name=f"{lora.trigger_word}.zip"),
             trigger_word=lora.trigger_word,
             steps=steps,
@@ -258,18 +272,18 @@ def _order(ports: Ports, lora: Lora, *, escalations: int) -> JobOrder:
             rank=lora.training_options.rank,
             image_count=image_count,
         )
-        estimate = price_of_training(trainer.key, steps)
+        estimate = price_of_training(chosen.key, steps)
         return JobOrder(
             season_id=season.id,
             character_id=character.id,
             stage=Stage.LORA_TRAINING,
             operation=Operation.TRAIN_LORA,
-            api_name=trainer.key,
-            model_key=trainer.key,
+            api_name=chosen.key,
+            model_key=chosen.key,
             request=writer.training_request(order),
             estimate_usd=estimate,
-            ceiling_usd=ceiling_usd(estimate),
-            is_simulated=vendor == SANDBOX,
+            ceiling_usd=ceiling_of_training(chosen, estimate),
+            is_simulated=is_stand_in(vendor),
         )
 
     return order_with_fallbacks(season, "train", order_at)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from domain.circuits import Circuit, CircuitCause, CircuitState
 from domain.errors import OnModelError, Unavailable
 from domain.upkeep import StepReport, UpkeepStep
+from domain.vendors import is_stand_in
 from providers.vendor_ports import Ping
-from providers.wiring import SANDBOX
 from tasks.breaker import note_refusal
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def ask_vendors(ports: Ports, *, is_dry_run: bool) -> StepReport:
     did, waits = [], []
     for vendor in ports.vendors_set_up():
         circuit = ports.circuits.get(vendor)
-        if vendor == SANDBOX and circuit == Circuit(vendor=vendor) and not ports.upkeep.has_jobs_in_flight(vendor):
+        if is_stand_in(vendor) and circuit == Circuit(vendor=vendor) and not ports.upkeep.has_jobs_in_flight(vendor):
             continue
         ping = ping_vendor(ports, vendor)
         if circuit.cause is CircuitCause.ACCOUNT:

@@ -11,12 +11,15 @@ from domain.jobs import JobOrder, Operation, Stage
 from domain.loras import IDENTITY_GUIDANCE, IDENTITY_STEPS, Lora, View
 from domain.model_rules import Model
 from domain.money import ceiling_usd, price_of_still, price_of_video
+from domain.offers import filming_model, still_model
 from domain.prompts import with_trigger
 from domain.registry import Registry
 from domain.seasons import Character, Season
-from domain.vendors import SANDBOX
+from domain.vendors import catalogue_of, is_stand_in
 from providers.vendor_ports import LoraUse, StillOrder, VideoOrder
 from tasks.fallback_orders import order_with_fallbacks
+from tasks.originals import original_references
+from tasks.profiles import profile_for
 
 if TYPE_CHECKING:
     from providers.wiring import Ports
@@ -31,24 +34,41 @@ def order_view(
     """
     file = lora.file_ref()
     assert file is not None, f"LoRA {lora.id} has no file"
-    uses = (LoraUse(file=file, scale=scale),) if scale > 0 else ()
-    prompt = f"{with_trigger(lora.trigger_word, character.description)} {view.words}"
-    still_model = ports.registry.still_model_for(lora.base_model)
-    if still_model is not None:
+    uses = (LoraUse(file=file, scale=scale, high_noise=lora.high_noise_ref()),) if scale > 0 else ()
+    prompt = view_prompt(lora, character, view)
+    drawing = still_model(ports.registry, season, lora.base_model)
+    if drawing is not None:
+        steps, guidance = still_settings(drawing)
         order = StillOrder(
-            model_key=still_model.key,
+            model_key=drawing.key,
             prompt=prompt,
             loras=uses,
             image_size=view.image_size,
-            steps=IDENTITY_STEPS,
-            guidance=IDENTITY_GUIDANCE,
+            steps=steps,
+            guidance=guidance,
             seed=seed,
+            profile=profile_for(ports, season.id, character.id, drawing),
         )
-        return still_job(ports, season, order, character_id=character.id, stage=stage, api_name=still_model.key)
-    clip_model = filming_model(ports.registry, lora.base_model)
-    if clip_model is None:
+        return still_job(ports, season, order, character_id=character.id, stage=stage, api_name=drawing.key)
+    filming = filming_model(ports.registry, season, lora.base_model)
+    if filming is None:
         raise BadInput(f"{character.name}: nothing here draws or films with a LoRA of {lora.base_model}.")
-    return _shortest_clip(ports, season, character, clip_model, prompt, uses, seed, stage)
+    return _shortest_clip(ports, season, character, filming, prompt, uses, seed, stage)
+
+
+def view_prompt(lora: Lora, character: Character, view: View) -> str:
+    """What is asked for in one view."""
+    return f"{with_trigger(lora.trigger_word, character.description)} {view.words}"
+
+
+def still_settings(model: Model) -> tuple[int, float]:
+    """Steps and guidance of the standard views; the model's own defaults where they are outside its limits."""
+    assert model.still is not None
+    wanted = ((model.still.steps, float(IDENTITY_STEPS)), (model.still.guidance, IDENTITY_GUIDANCE))
+    steps, guidance = (
+        value if rule is None or rule.minimum <= value <= rule.maximum else rule.default for rule, value in wanted
+    )
+    return int(steps), guidance
 
 
 def still_job(
@@ -63,9 +83,10 @@ def still_job(
 ) -> JobOrder:
     """A still as a job: its request, its price and its ceiling."""
     model = ports.registry.model(order.model_key)
-    estimate = still_price(model, order.image_size)
 
     def order_at(vendor: str) -> JobOrder:
+        offered = _offered(ports, model, vendor)
+        estimate = still_price(offered, order.image_size)
         return JobOrder(
             season_id=season.id,
             slot_number=slot_number,
@@ -73,14 +94,21 @@ def still_job(
             stage=stage,
             operation=Operation.MAKE_STILL,
             api_name=api_name,
-            model_key=model.key,
-            request=ports.vendor(vendor).still_request(order),
+            model_key=offered.key,
+            request=ports.image_maker(vendor).still_request(order.model_copy(update={"model_key": offered.key})),
             estimate_usd=estimate,
             ceiling_usd=ceiling_usd(estimate),
-            is_simulated=vendor == SANDBOX,
+            is_simulated=is_stand_in(vendor),
         )
 
-    return order_with_fallbacks(season, "image", order_at, model=model)
+    return order_with_fallbacks(season, "image", order_at, model=model, registry=ports.registry)
+
+
+def _offered(ports: Ports, model: Model, vendor: str) -> Model:
+    """The same model as this vendor has it; only vendors that have it are asked."""
+    offered = ports.registry.at(model.key, (catalogue_of(vendor),))
+    assert offered is not None, f"{vendor} does not have {model.key}"
+    return offered
 
 
 def clip_job(
@@ -95,24 +123,28 @@ def clip_job(
 ) -> JobOrder:
     """A clip as a job: its request, its price for so many seconds and its ceiling."""
     model = ports.registry.model(order.model_key)
-    estimate = price_of_video(model.key, priced_seconds)
 
     def order_at(vendor: str) -> JobOrder:
+        offered = _offered(ports, model, vendor)
+        assert offered.video is not None
+        seconds = priced_seconds if offered is model else offered.video.duration.nearest_seconds(order.seconds)
+        estimate = price_of_video(offered.key, seconds)
+        changes = {"model_key": offered.key} | ({} if offered is model else {"seconds": seconds, "frames": None})
         return JobOrder(
             season_id=season.id,
             slot_number=slot_number,
             character_id=character_id,
             stage=stage,
             operation=Operation.MAKE_VIDEO,
-            api_name=model.key,
-            model_key=model.key,
-            request=ports.vendor(vendor).video_request(order),
+            api_name=offered.key,
+            model_key=offered.key,
+            request=ports.video_maker(vendor).video_request(order.model_copy(update=changes)),
             estimate_usd=estimate,
             ceiling_usd=ceiling_usd(estimate),
-            is_simulated=vendor == SANDBOX,
+            is_simulated=is_stand_in(vendor),
         )
 
-    return order_with_fallbacks(season, "video", order_at, model=model)
+    return order_with_fallbacks(season, "video", order_at, model=model, registry=ports.registry)
 
 
 def still_price(model: Model, image_size: str | tuple[int, int]) -> Decimal:
@@ -121,22 +153,19 @@ def still_price(model: Model, image_size: str | tuple[int, int]) -> Decimal:
     return price_of_still(model.key, *(model.still.sizes[image_size] if isinstance(image_size, str) else image_size))
 
 
-def filming_model(registry: Registry, base_model: str) -> Model | None:
-    """A video model that loads LoRAs of this base."""
-    return next((m for m in registry.video_models() if m.base_model == base_model and m.lora and m.lora.takes), None)
-
-
-def view_price(registry: Registry, base_model: str, view: View) -> tuple[Model, Operation, Decimal, float] | None:
+def view_price(
+    registry: Registry, season: Season, base_model: str, view: View
+) -> tuple[Model, Operation, Decimal, float] | None:
     """What one view of a LoRA of this base is made with: model, operation, estimate in USD, seconds of a clip (0: a
     still). None when nothing here draws or films with it. Pure."""
-    still_model = registry.still_model_for(base_model)
-    if still_model is not None:
-        return still_model, Operation.MAKE_STILL, still_price(still_model, view.image_size), 0.0
-    clip_model = filming_model(registry, base_model)
-    if clip_model is None:
+    drawing = still_model(registry, season, base_model)
+    if drawing is not None:
+        return drawing, Operation.MAKE_STILL, still_price(drawing, view.image_size), 0.0
+    filming = filming_model(registry, season, base_model)
+    if filming is None:
         return None
-    seconds, _ = _shortest(clip_model)
-    return clip_model, Operation.MAKE_VIDEO, price_of_video(clip_model.key, seconds), seconds
+    seconds, _ = _shortest(filming)
+    return filming, Operation.MAKE_VIDEO, price_of_video(filming.key, seconds), seconds
 
 
 def _shortest(model: Model) -> tuple[float, int | None]:
@@ -160,13 +189,17 @@ def _shortest_clip(
 ) -> JobOrder:
     assert model.video is not None
     priced_seconds, frames = _shortest(model)
+    aspect = model.video.aspect
+    first = original_references(ports, character.id)[:1] if model.video.image_field is not None else ()
     order = VideoOrder(
         model_key=model.key,
         prompt=prompt,
         seconds=model.video.duration.shortest_and_longest[0],
         frames=frames,
-        aspect_ratio="1:1",
+        aspect_ratio="1:1" if aspect is None or "1:1" in aspect.allowed else aspect.allowed[0],
+        image=first[0] if first else None,
         loras=uses,
         seed=seed,
+        profile=profile_for(ports, season.id, character.id, model),
     )
     return clip_job(ports, season, order, stage=stage, priced_seconds=priced_seconds, character_id=character.id)

@@ -12,7 +12,8 @@ from domain.seasons import Character
 from providers.postgres.rows import Table, as_json
 
 _LORA = """SELECT id, season_id, character_id, character_name, base_model, version, trainer, training_set_id,
-                  training_options, trigger_word, lora_url, sha256, training_images_count, training_steps,
+                  training_options, trigger_word, lora_url, sha256,
+                  high_noise_sha256, training_images_count, training_steps,
                   training_cost_usd, status, status_reason, job_keys, created_at FROM character_loras"""
 _REFERENCE = """SELECT lora_id, character_id, sha256, image_url, prompt, image_type, is_primary, score, job_key
                 FROM character_reference_images"""
@@ -92,17 +93,22 @@ class LoraTable(Table):
         self,
         lora_id: int,
         *,
+        trainer: str,
         sha256: str,
         lora_url: str,
+        high_noise_sha256: str | None,
+        high_noise_url: str | None,
         config_url: str | None,
         request_id: str | None,
         cost_usd: Decimal,
     ) -> None:
-        """The trained file is in our store; `cost_usd` is the sum of all attempts."""
+        """The trained file is in our store, with its second one where it has two; `trainer` is the one that made it,
+        `cost_usd` the sum of all attempts."""
         self._do(
-            """UPDATE character_loras SET sha256 = %s, lora_url = %s, config_url = %s, fal_request_id = %s,
-                      training_cost_usd = %s WHERE id = %s""",
-            (sha256, lora_url, config_url, request_id, cost_usd, lora_id),
+            """UPDATE character_loras SET trainer = %s, sha256 = %s, lora_url = %s, high_noise_sha256 = %s,
+                      high_noise_url = %s, config_url = %s, fal_request_id = %s, training_cost_usd = %s
+               WHERE id = %s""",
+            (trainer, sha256, lora_url, high_noise_sha256, high_noise_url, config_url, request_id, cost_usd, lora_id),
         )
 
     def keep_file_report(self, lora_id: int, report: Record) -> None:

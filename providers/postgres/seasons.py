@@ -16,8 +16,8 @@ from domain.seasons import LIFTED_LIMIT_USD, Season, SeasonManifest
 from providers.postgres.budgets import begin_character
 from providers.postgres.rows import Table, as_json, one
 
-_SEASON = """SELECT seasons.id, slug, owners.name AS owner, time_zone, vendor, is_simulated, review, manifest_sha256,
-                    finished_sha256, video_sha256, video_seconds
+_SEASON = """SELECT seasons.id, slug, owners.name AS owner, time_zone, vendor, is_simulated, review,
+                    manifest ->> 'face_still' AS face_still, manifest_sha256, finished_sha256, video_sha256, video_seconds
              FROM seasons JOIN owners ON owners.id = seasons.owner_id"""
 
 

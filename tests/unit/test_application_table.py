@@ -48,7 +48,9 @@ def lora(
     )
 
 
-def character(*loras: LoraAtRender, who: int = 1, wanted: bool = True, pinned: bool = False) -> CharacterAtRender:
+def character(
+    *loras: LoraAtRender, who: int = 1, wanted: bool = True, pinned: bool = False, face: str | None = None
+) -> CharacterAtRender:
     return CharacterAtRender(
         character_id=who,
         name=f"Character {who}",
@@ -58,6 +60,7 @@ def character(*loras: LoraAtRender, who: int = 1, wanted: bool = True, pinned: b
         loras=loras,
         pinned_frontal=picture("front") if pinned else None,
         originals=(picture("sheet"),),
+        face_model=face,
     )
 
 
@@ -208,9 +211,68 @@ def test_a_fall_back_says_why_and_warns() -> None:
 
 
 def test_the_retries_and_waits_are_those_of_the_table() -> None:
-    assert RETRIES == {Route.ELEMENTS: 3, Route.DIRECT: 1, Route.PREPROCESSED: 3, Route.ORIGINALS: 1}
+    assert RETRIES == {
+        Route.ELEMENTS: 3,
+        Route.DIRECT: 1,
+        Route.PREPROCESSED: 3,
+        Route.FACE_STILL: 3,
+        Route.ORIGINALS: 1,
+    }
     assert STILL_BACKOFF_SECONDS == (2.0, 4.0, 8.0)
     assert len(STILL_BACKOFF_SECONDS) == RETRIES[Route.PREPROCESSED]
+
+
+# --- a face without a LoRA, before the originals ---
+
+FACE = "flux_2_edit"
+
+
+@pytest.mark.parametrize(
+    ("someone", "severity"),
+    [
+        (character(face=FACE), ""),
+        (character(lora(), wanted=False, face=FACE), ""),
+        (character(lora(status=LoraStatus.TRAINING), face=FACE), "warning"),
+        (character(lora(status=LoraStatus.FAILED), face=FACE), "warning"),
+        (character(lora(has_file=False), face=FACE), "error"),
+        (character(lora(1, WAN_I2V), face=FACE), ""),
+    ],
+)
+@pytest.mark.parametrize("key", [FIRST_FRAME, ELEMENTS])
+def test_a_face_still_goes_before_the_originals_where_one_is_named(
+    someone: CharacterAtRender, severity: str, key: str
+) -> None:
+    route = choose_route(someone, model(key))
+    assert (route.route, route.severity) == (Route.FACE_STILL, severity)
+    assert FACE in route.reason
+    unnamed = choose_route(someone.model_copy(update={"face_model": None}), model(key))
+    assert (unnamed.route, unnamed.severity) == (Route.ORIGINALS, severity)
+
+
+def test_a_face_still_never_takes_the_place_of_a_lora_or_a_pin() -> None:
+    assert choose_route(character(lora(), face=FACE), model(FIRST_FRAME)).route is Route.PREPROCESSED
+    assert choose_route(character(lora(1, WAN), face=FACE), model(WAN_LORA)).route is Route.DIRECT
+    assert choose_route(character(pinned=True, face=FACE), model(ELEMENTS)).route is Route.ELEMENTS
+
+
+def test_nobody_gets_a_face_still_without_a_picture_or_where_no_picture_can_be_shown() -> None:
+    without = character(face=FACE).model_copy(update={"originals": ()})
+    assert choose_route(without, model(FIRST_FRAME)).route is Route.ORIGINALS
+    assert choose_route(character(face=FACE), model(WAN_LORA)).route is Route.ORIGINALS
+
+
+def test_a_lora_that_fails_falls_to_the_face_and_from_there_to_the_originals() -> None:
+    someone = character(lora(), face=FACE)
+    still = choose_route(someone, model(FIRST_FRAME))
+    face = next_route(still, someone, "no luck")
+    assert face is not None
+    assert (face.route, face.severity, face.reason) == (Route.FACE_STILL, "warning", "preprocessed failed: no luck")
+    last = next_route(face, someone, "no face")
+    assert last is not None
+    assert last.route is Route.ORIGINALS
+    plain = next_route(still, character(lora()), "no luck")
+    assert plain is not None
+    assert plain.route is Route.ORIGINALS
 
 
 # --- several characters ---

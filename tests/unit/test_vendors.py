@@ -9,8 +9,8 @@ import pytest
 from domain.errors import BadInput, NotConfigured
 from domain.jobs import JobOrder, Operation, Stage, VendorRequest
 from domain.registry import load_registry
-from domain.seasons import Season, VendorChoice
-from domain.vendors import vendor_for, vendors_for
+from domain.seasons import VENDORS, Season, VendorChoice
+from domain.vendors import catalogue_of, is_stand_in, stand_in_of, vendor_for, vendors_for
 from tasks.fallback_orders import order_with_fallbacks
 
 
@@ -53,8 +53,16 @@ def test_vendors_come_in_the_order_of_the_manifest_and_each_once() -> None:
     assert vendor_for(season("runpod", "fal"), "train") == "runpod"
 
 
-def test_a_rehearsal_has_the_sandbox_alone() -> None:
-    assert vendors_for(season("runpod", "fal", is_simulated=True), "train") == ("sandbox",)
+def test_a_rehearsal_has_the_sandboxs_stand_in_for_each() -> None:
+    assert vendors_for(season("runpod", "fal", is_simulated=True), "train") == ("sandbox-runpod", "sandbox")
+    assert vendors_for(season("sandbox", "fal", is_simulated=True), "train") == ("sandbox",)
+
+
+@pytest.mark.parametrize("vendor", [vendor for vendor in VENDORS if vendor != "sandbox"])
+def test_a_stand_in_has_the_models_of_the_vendor_it_plays(vendor: str) -> None:
+    assert catalogue_of(stand_in_of(vendor)) == vendor
+    assert is_stand_in(stand_in_of(vendor))
+    assert not is_stand_in(vendor)
 
 
 def test_those_that_follow_stand_in_and_the_work_stays_the_firsts() -> None:
@@ -79,5 +87,11 @@ def test_the_first_vendors_own_trouble_is_raised() -> None:
 
 def test_a_vendor_without_the_very_model_does_not_stand_in() -> None:
     model = load_registry().model("flux_lora")
-    order = order_with_fallbacks(season("fal", "replicate", "sandbox"), "train", order_at, model=model)
+    registry = load_registry()
+    order = order_with_fallbacks(
+        season("local", "fal", "local", "sandbox"), "train", order_at, model=model, registry=registry
+    )
+    assert order.request.vendor == "fal"
     assert [fallback.request.vendor for fallback in order.fallbacks] == ["sandbox"]
+    with pytest.raises(BadInput, match="flux_lora is not to be had at local"):
+        order_with_fallbacks(season("local"), "train", order_at, model=model, registry=registry)
