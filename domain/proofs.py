@@ -15,6 +15,10 @@ OLD_AFTER = timedelta(days=60)
 """Models change, and vanish, within months (fal.md 2.7): an older proof is shown as old. Ours."""
 
 
+PROBE_SEASONS = {False: "model-probes", True: "model-probes-rehearsal"}
+"""The season that probes are booked on, by whether they are a rehearsal. Nobody runs it, and no list shows it."""
+
+
 class Verdict(StrEnum):
     """What a probe found.
 

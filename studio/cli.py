@@ -12,6 +12,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
+from studio.models_commands import add_models_commands
 from studio.money_commands import AsJson, SeasonName, add_money_commands
 
 OUT = Path("onmodel-out")
@@ -55,6 +56,7 @@ season_app = App(
 )
 app.command(season_app)
 add_money_commands(app)
+add_models_commands(app)
 
 Out = Annotated[
     Path | None, Parameter(name="--out", help="Folder for the results; otherwise onmodel-out/ and the season's slug.")
