@@ -10,10 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from domain.errors import BadInput
+from domain.model_rules import TrainerKind
 from domain.records import Record
+
+
+TRAINER_HOME_VARIABLES = {
+    TrainerKind.AI_TOOLKIT: "ONMODEL_AI_TOOLKIT_HOME",
+    TrainerKind.MUSUBI: "ONMODEL_MUSUBI_HOME",
+    TrainerKind.SD_SCRIPTS: "ONMODEL_SD_SCRIPTS_HOME",
+}
+"""Where each training program is installed on one's own machine."""
 
 
 class Settings(Record):
@@ -26,7 +35,15 @@ class Settings(Record):
     s3_region: str = "auto"
     fal_key: SecretStr | None = None
     runpod_api_key: SecretStr | None = None
+    runpod_endpoint: str | None = None
+    runpod_hugging_face_secret: str | None = None
+    replicate_api_token: SecretStr | None = None
+    replicate_destination: str | None = None
     comfyui_url: str | None = None
+    comfyui_loras: Path | None = None
+    comfyui_lora_sync: str | None = None
+    trainer_homes: dict[TrainerKind, Path] = Field(default_factory=dict)
+    trainer_python: Path | None = None
     prefect_api_url: str | None = None
     sandbox_faults: str | None = None
 
@@ -54,10 +71,27 @@ class Settings(Record):
             s3_region=env.get("ONMODEL_S3_REGION") or env.get("AWS_REGION") or "auto",
             fal_key=SecretStr(fal_key) if fal_key else None,
             runpod_api_key=SecretStr(key) if (key := env.get("RUNPOD_API_KEY")) else None,
+            runpod_endpoint=env.get("ONMODEL_RUNPOD_ENDPOINT") or None,
+            runpod_hugging_face_secret=env.get("ONMODEL_RUNPOD_HF_SECRET") or None,
+            replicate_api_token=SecretStr(token) if (token := env.get("REPLICATE_API_TOKEN")) else None,
+            replicate_destination=env.get("ONMODEL_REPLICATE_DESTINATION") or None,
             comfyui_url=_checked_comfyui_url(env.get("ONMODEL_COMFYUI_URL")),
+            comfyui_loras=_folder(env, "ONMODEL_COMFYUI_LORAS"),
+            comfyui_lora_sync=env.get("ONMODEL_COMFYUI_LORA_SYNC") or None,
+            trainer_homes={
+                program: folder
+                for program, variable in TRAINER_HOME_VARIABLES.items()
+                if (folder := _folder(env, variable)) is not None
+            },
+            trainer_python=_folder(env, "ONMODEL_TRAINER_PYTHON"),
             prefect_api_url=env.get("PREFECT_API_URL") or None,
             sandbox_faults=env.get("ONMODEL_SANDBOX_FAULTS") or None,
         )
+
+
+def _folder(env: Mapping[str, str], variable: str) -> Path | None:
+    """A path of this machine, absolute; None when it is not set."""
+    return Path(value).expanduser().absolute() if (value := env.get(variable)) else None
 
 
 def _scheme(url: str) -> str:

@@ -79,7 +79,7 @@ def test_a_lora_given_by_its_id_must_have_a_file_and_the_same_base(ports: PortsF
         import_season(ports, write(characters=mei_with(lora=lora.id), slots=[]))
     digest = ports.blobs.put_bytes(b"trained", "application/octet-stream")
     ports.loras.keep_weights(
-        lora.id, sha256=digest, lora_url="file:///x", config_url=None, request_id=None, cost_usd=Decimal(2)
+        lora.id, trainer="t", sha256=digest, lora_url="file:///x", config_url=None, request_id=None, cost_usd=Decimal(2)
     )
     ports.loras.set_status(lora.id, LoraStatus.READY)
     with pytest.raises(BadInput, match=f"LoRA {lora.id} is one of flux-1-dev; write that in base_models"):

@@ -49,7 +49,7 @@ def give_lora(
     lora = ports.loras.create(character, base, trainer="t", training_set_id=None, images_count=12, created_by="test")
     digest = ports.blobs.put_bytes(f"{season_id}/{name}/{base}".encode(), "application/octet-stream")
     ports.loras.keep_weights(
-        lora.id, sha256=digest, lora_url="file:///x", config_url=None, request_id=None, cost_usd=Decimal(2)
+        lora.id, trainer="t", sha256=digest, lora_url="file:///x", config_url=None, request_id=None, cost_usd=Decimal(2)
     )
     ports.loras.set_status(lora.id, status)
     return lora.id
