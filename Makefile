@@ -1,7 +1,7 @@
 # What a person types. Every target first brings what it needs into .venv (see .ci/install); the second time that is instant.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak faults lock format clean install
+.PHONY: help demo test check soak worker-test faults models lock format clean install
 
 # What a person's shell sets for Python is not part of the project: with PYTHONUNBUFFERED two of our bugs went unseen.
 unexport PYTHONHOME PYTHONPATH PYTHONUNBUFFERED
@@ -10,7 +10,7 @@ PYTHON_FILES := domain providers tasks flows studio deployments benchmarks tests
 RUN := .venv/bin/python -m
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do printf '%-14s %s\n' "$$target" "$$words"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target words; do printf '%-14s %s\n' "$$target" "$$words"; done
 
 install: ## .venv, exactly as requirements.lock says
 	@.ci/install
@@ -24,8 +24,14 @@ test: install ## every test that needs no key
 soak: install ## what takes long: 2,000 damaged clips, 1,000 sound ones, a SIGKILL between
 	@$(RUN) pytest -q -n 0 -o faulthandler_timeout=1800 tests/soak
 
+worker-test: ## our serverless worker on tiny weights, in a venv of its own (torch and diffusers: gigabytes)
+	@deployments/serverless-sdxl/test
+
 faults: install ## every fault at every step of a paid job, and whole runs; writes docs/faults.md
 	@$(RUN) tests.faults.table
+
+models: install ## writes docs/models.md anew from the registry and the price list
+	@$(RUN) studio.models_page
 
 check: install ## format, lint, types, import fences, unit and contract tests: under a minute
 	@$(RUN) ruff format --check --quiet $(PYTHON_FILES)
@@ -42,5 +48,5 @@ lock: install ## write uv.lock and requirements.lock anew; UPGRADE=1 takes the n
 	@.ci/lock $(if $(UPGRADE),--upgrade)
 
 clean: ## take away .venv and every cache; results in onmodel-out stay
-	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-worker build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
