@@ -1,6 +1,6 @@
 """RunPod serverless as a vendor of stills: a job is one POST to our worker's queue, its picture comes into our store.
 
-The worker (deployments/serverless_sdxl) puts the picture and a small status.json into the job's box of the handover,
+The worker (deployments/serverless-sdxl) puts the picture and a small status.json into the job's box of the handover,
 each by a link that is written for this POST. RunPod keeps its own word for 30 minutes; ours in the box stays longer.
 """
 
@@ -309,7 +309,7 @@ class ServerlessVendor:
         if response.status_code == 404:
             return NotConfigured(
                 f"RunPod has no endpoint {self._endpoint_id} ({seen}): correct ONMODEL_RUNPOD_ENDPOINT, or deploy the "
-                "worker of deployments/serverless_sdxl."
+                "worker of deployments/serverless-sdxl."
             )
         if response.status_code in REFUSALS:
             return Rejected(f"RunPod refused {job} ({seen}): sending the same again is useless.")

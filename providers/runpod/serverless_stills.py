@@ -1,4 +1,4 @@
-"""Orders for stills written as input of our serverless worker (deployments/serverless_sdxl). Pure: nothing is sent."""
+"""Orders for stills written as input of our serverless worker (deployments/serverless-sdxl). Pure: nothing is sent."""
 
 from __future__ import annotations
 
