@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import shutil
-import struct
 import urllib.error
 import urllib.request
 import warnings
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from providers.sandbox.lora_marks import bases_of
 from providers.sandbox.schemas import ImageLimits, issue
 from providers.sandbox.shelf import Shelf
 from providers.sandbox.wire import LOOPBACK_HOSTS
@@ -26,8 +25,6 @@ from providers.sandbox.wire import LOOPBACK_HOSTS
 Loc = list[str | int]
 FETCH_SECONDS = 20
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
-_FLUX_MARKS = ("transformer_blocks.", "double_blocks", "single_blocks")
-_WAN_MARKS = ("self_attn.", "cross_attn.", "self_attn_", "cross_attn_")
 
 
 class InputRefused(Exception):
@@ -124,29 +121,13 @@ class Inputs:
         return path
 
     def lora(self, url: str, loc: Loc, base: str) -> Path:
-        """A safetensors file trained on `base`."""
+        """A safetensors file trained on `base`, or on one that loads the same files."""
         path = self.fetch(url, loc)
-        found = lora_base(path)
-        if found is None:
+        found = bases_of(path)
+        if not found:
             raise InputRefused(issue(loc, "file_load_error", "The file is not a LoRA that this model can load", url))
-        if found != base:
-            msg = f"The LoRA does not fit this model: its tensors are those of {found}, the model is {base}"
+        if base not in found:
+            seen = " or ".join(sorted(found))
+            msg = f"The LoRA does not fit this model: its tensors are those of {seen}, the model is {base}"
             raise InputRefused(issue(loc, "lora_incompatible", msg, url))
         return path
-
-
-def lora_base(path: Path) -> str | None:
-    """Which base a LoRA's tensor names belong to, read from the safetensors header alone; None: neither."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > 100_000_000:
-                return None
-            names = json.loads(file.read(length)).keys() - {"__metadata__"}
-    except (OSError, ValueError, struct.error, AttributeError):
-        return None
-    if any(mark in name for name in names for mark in _FLUX_MARKS):
-        return "flux-1-dev"
-    if any(mark in name for name in names for mark in _WAN_MARKS):
-        return "wan-22-t2v-a14b"
-    return None

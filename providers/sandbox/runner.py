@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from domain.errors import BadTrainingSet, Rejected
 from providers.sandbox.inputs import InputRefused, Inputs
+from providers.sandbox.lora_marks import expert_of
 from providers.sandbox.schemas import IMAGE_SIZES, Endpoint, issue, load_catalogue
 from providers.sandbox.shelf import Shelf
 
@@ -83,6 +84,8 @@ def train(bench: Workbench) -> dict[str, Any]:
             steps=steps,
             learning_rate=given.get("learning_rate"),
             rank=given.get("rank") or 16,
+            style=given.get("style"),
+            expert=given.get("expert"),
             out=out,
             on_progress=on_progress,
         )
@@ -109,6 +112,7 @@ def draw(bench: Workbench) -> dict[str, Any]:
             width=width,
             height=height,
             loras=loras,
+            base=base_of(bench),
             out=out,
             image_format=kind,
         )
@@ -121,6 +125,8 @@ def draw(bench: Workbench) -> dict[str, Any]:
 
 def draw_neutral(bench: Workbench) -> dict[str, Any]:
     given, seed, kind = bench.input, bench.seed(), bench.input["output_format"]
+    any_picture = load_catalogue().images["any"]
+    faces = [bench.inputs.picture(url, ["input", "faces"], any_picture) for url in given["faces"]]
     out = bench.folder / f"image.{kind}"
     bench.part("drawing").draw_still(
         prompt=given["prompt"],
@@ -128,6 +134,8 @@ def draw_neutral(bench: Workbench) -> dict[str, Any]:
         width=given["width"],
         height=given["height"],
         loras=loras_of(bench),
+        faces=[] if "faces" in bench.ignored else faces,
+        base=base_of(bench),
         out=out,
         image_format=kind,
     )
@@ -138,18 +146,20 @@ def draw_neutral(bench: Workbench) -> dict[str, Any]:
 
 
 def film_neutral(bench: Workbench) -> dict[str, Any]:
-    """A clip of what was given, in this order: a first frame, pictures of the characters, LoRAs."""
+    """A clip of what was given, in this order: a first frame (with whom its LoRAs hold in it), pictures of the
+    characters, LoRAs alone."""
     given, any_picture = bench.input, load_catalogue().images["any"]
     size = (given["width"], given["height"])
     rate, seconds = given["frames_per_second"], given["seconds"]
+    used = {"loras": loras_of(bench), "base": base_of(bench)} if given["loras"] else {}
     if given["image"]:
         picture = bench.inputs.picture(given["image"], ["input", "image"], any_picture)
-        return _film(bench, "film_image", 0.0, seconds, rate, size=size, image=picture)
+        return _film(bench, "film_image", 0.0, seconds, rate, size=size, image=picture, **used)
     if given["references"]:
         pictures = [bench.inputs.picture(url, ["input", "references"], any_picture) for url in given["references"]]
-        elements = [[picture] for picture in pictures]
+        elements = [] if "references" in bench.ignored else [[picture] for picture in pictures]
         return _film(bench, "film_elements", 0.0, seconds, rate, size=size, elements=elements, images=[])
-    return _film(bench, "film_text", 0.0, seconds, rate, size=size, loras=loras_of(bench))
+    return _film(bench, "film_text", 0.0, seconds, rate, size=size, **{"loras": [], **used})
 
 
 def base_of(bench: Workbench) -> str:
@@ -204,7 +214,8 @@ def film_text(bench: Workbench) -> dict[str, Any]:
     seconds = given["num_frames"] / rate
     if given["interpolator_model"] != "none" and given["adjust_fps_for_interpolation"]:
         rate *= given["num_interpolated_frames"] + 1
-    return _film(bench, "film_text", _ASPECTS[given["aspect_ratio"]], seconds, rate, loras=loras_of(bench))
+    aspect, loras = _ASPECTS[given["aspect_ratio"]], loras_of(bench)
+    return _film(bench, "film_text", aspect, seconds, rate, loras=loras, base=base_of(bench))
 
 
 def describe(bench: Workbench) -> dict[str, Any]:
@@ -265,11 +276,13 @@ def _aspect_of(picture: Path) -> float:
 
 
 def loras_of(bench: Workbench) -> list[tuple[Path, float]]:
-    """The LoRAs with their strength. Wan 2.2 has two experts: a file that is given to one of them works by half."""
+    """The LoRAs with their strength. Wan 2.2 has two experts: a file that is given to one of them works by half, if it
+    is not that expert's own, which holds its half already."""
     strengths: dict[Path, float] = {}
     for index, entry in enumerate(bench.input["loras"]):
         path = bench.inputs.lora(entry["path"], ["body", "loras", index, "path"], base_of(bench))
-        share = 0.5 if entry.get("transformer") in ("high", "low") else 1.0
+        expert = entry.get("transformer")
+        share = 0.5 if expert in ("high", "low") and expert != expert_of(path) else 1.0
         strengths[path] = strengths.get(path, 0.0) + share * float(1 if entry["scale"] is None else entry["scale"])
     return [] if "loras" in bench.ignored else list(strengths.items())
 

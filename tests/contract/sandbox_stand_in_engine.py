@@ -14,15 +14,34 @@ from types import SimpleNamespace
 from typing import Any
 
 TENSOR_OF = {
-    "flux-1-dev": "transformer.transformer_blocks.0.attn.to_q.lora_A.weight",
-    "wan-22-t2v-a14b": "diffusion_model.blocks.0.self_attn.q.lora_A.weight",
+    "flux-1-dev": ("transformer.transformer_blocks.0.attn.to_q", 3072),
+    "flux-2-dev": ("diffusion_model.double_blocks.0.img_attn.qkv", 6144),
+    "flux-2-klein-9b": ("diffusion_model.double_blocks.0.img_attn.qkv", 4096),
+    "flux-2-klein-4b": ("transformer.transformer_blocks.0.ff.linear_in", 3072),
+    "z-image": ("diffusion_model.layers.0.attention.to_q", 3840),
+    "z-image-turbo": ("diffusion_model.layers.0.attention.to_q", 3840),
+    "qwen-image": ("diffusion_model.transformer_blocks.59.attn.to_q", 3072),
+    "sdxl": ("unet.down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_k", 2048),
+    "sd-15": ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", 768),
+    "wan-21-t2v-1.3b": ("diffusion_model.blocks.0.self_attn.q", 1536),
+    "wan-21-t2v-14b": ("diffusion_model.blocks.0.self_attn.q", 5120),
+    "wan-21-i2v-14b": ("diffusion_model.blocks.0.cross_attn.k_img", 5120),
+    "wan-22-t2v-a14b": ("diffusion_model.blocks.0.self_attn.q", 5120),
+    "wan-22-i2v-a14b": ("diffusion_model.blocks.0.self_attn.q", 5120),
+    "ltx-23": ("diffusion_model.transformer_blocks.0.attn1.to_q", 4096),
+    "minimax-h3-t2v": ("diffusion_model.blocks.0.attn.qkv_proj", 5376),
+    "minimax-h3-i2v": ("diffusion_model.blocks.0.attn.qkv_proj", 5376),
+    "hunyuan-video": ("transformer.double_blocks.19.img_attn_qkv", 3072),
+    "hunyuan-video-15": ("transformer.double_blocks.0.img_attn_q", 2048),
 }
 
 
-def write_lora(out: Path, base: str) -> None:
-    tensor = {"dtype": "F16", "shape": [1, 1], "data_offsets": [0, 2]}
-    header = json.dumps({TENSOR_OF[base]: tensor, "__metadata__": {"sandbox": "true"}}).encode()
-    out.write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
+def write_lora(out: Path, base: str, expert: str | None = None) -> None:
+    module, width = TENSOR_OF[base]
+    tensor = {"dtype": "F16", "shape": [1, width], "data_offsets": [0, 2 * width]}
+    metadata = {"sandbox": "true"} | ({"sandbox_expert": expert} if expert else {})
+    header = json.dumps({f"{module}.lora_A.weight": tensor, "__metadata__": metadata}).encode()
+    out.write_bytes(struct.pack("<Q", len(header)) + header + bytes(2 * width))
 
 
 def train_lora(
@@ -33,12 +52,14 @@ def train_lora(
     steps: int,
     learning_rate: float | None,
     rank: int = 16,
+    style: str | None = None,
+    expert: str | None = None,
     out: Path,
     on_progress: Callable[[int, int, float], None],
 ) -> float:
     for step in range(1, steps + 1):
         on_progress(step, steps, 1 / step)
-    write_lora(out, base)
+    write_lora(out, base, expert)
     return 1 / steps
 
 
@@ -49,11 +70,15 @@ def draw_still(
     width: int,
     height: int,
     loras: Sequence[tuple[Path, float]],
+    faces: Sequence[Path] = (),
+    base: str = "flux-1-dev",
     out: Path,
     image_format: str = "jpeg",
 ) -> None:
     strengths = [scale for _, scale in loras]
-    out.write_text(json.dumps({"prompt": prompt, "seed": seed, "size": [width, height], "loras": strengths}))
+    out.write_text(
+        json.dumps({"prompt": prompt, "seed": seed, "size": [width, height], "loras": strengths, "faces": len(faces)})
+    )
 
 
 def film(*, out: Path, ffmpeg: str, **facts: Any) -> None:

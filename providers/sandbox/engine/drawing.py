@@ -10,14 +10,16 @@ import numpy as np
 from PIL import Image
 
 from domain.errors import Rejected
-from providers.sandbox.engine.layout import LoraFile, read_lora
-from providers.sandbox.engine.picture import Floats
+from providers.sandbox.engine.layout import LoraFile, Subject, read_lora
+from providers.sandbox.engine.picture import Bytes, Floats, cut_subject, load_rgb
 from providers.sandbox.engine.scenes import Words, paint_scene
 from providers.sandbox.engine.stage import Actor, Stage, compose, framing, label
+from providers.sandbox.engine.subjects import find_subjects
 from providers.sandbox.engine.words import answer_to, split_words, word_direction
 
 _FULL_AT = 0.75  # strength × scale from which a subject is drawn without a trace of the base model's own person
 _EXIF_SOFTWARE = 0x0131
+_CUT_BOX = (420, 620)  # px at which a subject is cut from a picture that was given
 
 
 def draw_still(
@@ -27,14 +29,18 @@ def draw_still(
     width: int,
     height: int,
     loras: Sequence[tuple[Path, float]],
+    faces: Sequence[Path] = (),
+    base: str = "flux-1-dev",
     out: Path,
     image_format: str = "jpeg",
 ) -> None:
-    """Draw `width`×`height` px into `out` as jpeg or png. `loras` are FLUX.1 files with their scales.
+    """Draw `width`×`height` px into `out` as jpeg, png or webp. `loras` are files of `base` with their scales.
 
-    Equal arguments give equal bytes; repeating overwrites. `Rejected` when a LoRA cannot be used, with the reason.
+    `faces` are pictures of one person: that person, as the first of them shows it, stands in the prompt's scene, beside
+    whom the LoRAs draw. Equal arguments give equal bytes; repeating overwrites. `Rejected` when a LoRA or a picture
+    cannot be used, with the reason.
     """
-    save_still(stage_for(prompt, seed, width, height, loras, base="flux-1-dev").flat(), out, image_format)
+    save_still(stage_for(prompt, seed, width, height, loras, base=base, faces=faces).flat(), out, image_format)
 
 
 def save_still(picture: Image.Image, out: Path, image_format: str) -> None:
@@ -46,24 +52,56 @@ def save_still(picture: Image.Image, out: Path, image_format: str) -> None:
             label(picture).save(out, "JPEG", quality=93, subsampling=0, exif=exif)
         case "png":
             label(picture).save(out, "PNG", compress_level=3, exif=exif)
+        case "webp":
+            label(picture).save(out, "WEBP", quality=93, exif=exif)
         case _:
-            raise Rejected(f"The sandbox cannot write pictures as {image_format!r}: ask for jpeg or png.")
+            raise Rejected(f"The sandbox cannot write pictures as {image_format!r}: ask for jpeg, png or webp.")
 
 
 def stage_for(
-    prompt: str, seed: int, width: int, height: int, loras: Sequence[tuple[Path, float]], *, base: str
+    prompt: str,
+    seed: int,
+    width: int,
+    height: int,
+    loras: Sequence[tuple[Path, float]],
+    *,
+    base: str,
+    faces: Sequence[Path] = (),
 ) -> Stage:
     """The picture that the prompt asks for, in layers. Errors as `draw_still`."""
     words = frozenset(split_words(prompt))
     mixed = mix_seed(prompt, seed)
-    actors = []
-    for number, (path, scale) in enumerate(loras):
-        actor = _actor(read_lora(path, base), scale, prompt, words, mixed + number)
-        if actor is not None:
-            actors.append(actor)
+    actors = actors_of(prompt, mixed, loras, base=base)
+    if faces:
+        actors.insert(0, cut_actor(faces))
     cast = [a.colour[::9, ::9][a.matte[::9, ::9] > 0.95] * np.float32(255) for a in actors]
     scene = paint_scene(words, mixed, width, height, np.concatenate(cast) if cast else None)
     return compose(words, mixed, scene, actors)
+
+
+def actors_of(prompt: str, seed: int, loras: Sequence[tuple[Path, float]], *, base: str) -> list[Actor]:
+    """The subjects that the prompt calls from the LoRAs; the two files of a Wan 2.2 LoRA draw one. `seed` is mixed."""
+    words = frozenset(split_words(prompt))
+    together: dict[str, list[tuple[LoraFile, float]]] = {}
+    for number, (path, scale) in enumerate(loras):
+        lora = read_lora(path, base)
+        together.setdefault(lora.pair or str(number), []).append((lora, scale))
+    actors = (_actor(files, prompt, words, seed + number) for number, files in enumerate(together.values()))
+    return [actor for actor in actors if actor is not None]
+
+
+def cut_actor(pictures: Sequence[Path]) -> Actor:
+    """Who the first picture shows, cut out of it; the others help to tell subject from background."""
+    seen = [open_picture(path) for path in pictures]
+    cut = cut_subject(seen[0], find_subjects(seen)[0], *_CUT_BOX)
+    return Actor(cut.colour, cut.matte, cut.aspect, cut.is_cut_below)
+
+
+def open_picture(path: Path) -> Bytes:
+    try:
+        return load_rgb(path, 2048)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Rejected(f"The picture {path.name} cannot be read ({error}): send a JPEG, PNG or WebP.") from error
 
 
 def mix_seed(prompt: str, seed: int) -> int:
@@ -71,20 +109,26 @@ def mix_seed(prompt: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt}".encode()).digest()[:4], "big")
 
 
-def _actor(lora: LoraFile, scale: float, prompt: str, words: Words, seed: int) -> Actor | None:
-    """The subject as the LoRA holds it, or None when it holds none, is not called or is switched off."""
-    is_used = lora.strengths > 1e-3
-    if scale <= 0 or not is_used.any():
+def _actor(files: Sequence[tuple[LoraFile, float]], prompt: str, words: Words, seed: int) -> Actor | None:
+    """The subject as its file or files hold it, or None when they hold none, are not called or are switched off."""
+    strength = 0.0
+    chosen: Subject | None = None
+    for lora, scale in files:
+        is_used = lora.strengths > 1e-3
+        if scale <= 0 or not is_used.any():
+            continue
+        called = answer_to(prompt, lora.codes[is_used].mean(axis=0))
+        if called <= 0:
+            continue
+        subject = lora.subject(_choose(lora, words, seed))
+        strength += subject.strength * called * scale
+        chosen = chosen or subject
+    if chosen is None:
         return None
-    called = answer_to(prompt, lora.codes[is_used].mean(axis=0))
-    if called <= 0:
-        return None
-    subject = lora.subject(_choose(lora, words, seed))
-    opacity = min(1.0, subject.strength * called * scale / _FULL_AT)
-    colour = subject.colour
+    colour, scale = chosen.colour, max(scale for _, scale in files)
     if scale > 1.4:
-        colour = _overcook(colour, subject.matte, scale)
-    return Actor(colour, subject.matte, subject.aspect, subject.is_cut_below, opacity)
+        colour = _overcook(colour, chosen.matte, scale)
+    return Actor(colour, chosen.matte, chosen.aspect, chosen.is_cut_below, min(1.0, strength / _FULL_AT))
 
 
 def _choose(lora: LoraFile, words: Words, seed: int) -> int:

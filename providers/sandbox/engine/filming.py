@@ -16,16 +16,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from domain.errors import JobFailed, Rejected
-from providers.sandbox.engine.drawing import mix_seed, stage_for
-from providers.sandbox.engine.picture import Bytes, Floats, blur, cut_subject, load_rgb, resize
+from providers.sandbox.engine.drawing import actors_of, cut_actor, mix_seed, open_picture, stage_for
+from providers.sandbox.engine.picture import Bytes, Floats, blur, resize
 from providers.sandbox.engine.scenes import Scene, Words, paint_scene
-from providers.sandbox.engine.stage import Actor, Layer, Stage, compose, draw_weather, label
+from providers.sandbox.engine.stage import Layer, Stage, compose, draw_weather, label
 from providers.sandbox.engine.subjects import find_subjects
 from providers.sandbox.engine.words import split_words
 
 _STEPPING = frozenset("walk walks walking stroll strolls run runs running chase chases dance dances dancing".split())  # noqa: SIM905
 _RUNNING = frozenset("run runs running chase chases sprint sprints".split())  # noqa: SIM905
-_ELEMENT_BOX = (420, 620)  # px at which an element's subject is cut from its picture
 _COMMENT = "Made by the OnModel sandbox: a rehearsal, not a vendor's render"
 
 
@@ -42,17 +41,25 @@ class _Take:
 
 
 def film_image(
-    *, image: Path, prompt: str, seconds: float, width: int, height: int, frames_per_second: int, seed: int,
-    ffmpeg: str, out: Path,
+    *, image: Path, prompt: str, loras: Sequence[tuple[Path, float]] = (), base: str = "wan-22-i2v-a14b",
+    seconds: float, width: int, height: int, frames_per_second: int, seed: int, ffmpeg: str, out: Path,
 ) -> None:  # fmt: skip
     """Bring the still to life: its subject moves before a filled-in background. The first frame is the still, cropped
     to `width`×`height`. Equal arguments give equal pictures; repeating overwrites.
 
-    `Rejected` when the picture cannot be read, `JobFailed` when ffmpeg does.
+    Who the prompt calls from `loras` (files of `base`) takes the place of the still's subject. `Rejected` when the
+    picture or a LoRA cannot be used, `JobFailed` when ffmpeg fails.
     """
-    still = _fitted(_open(image), width, height)
+    still = _fitted(open_picture(image), width, height)
     take = _take(prompt, seconds, None, width, height, frames_per_second, seed)
-    _film(_in_layers(still, take.words), take, ffmpeg, out, is_still=True)
+    actors = actors_of(prompt, take.seed, loras, base=base)
+    parted = _in_layers(still, take.words)
+    if not actors:
+        _film(parted, take, ffmpeg, out, is_still=True)
+        return
+    scene = paint_scene(take.words, take.seed, width, height)
+    set_in = Scene(parted.background, scene.mood, scene.horizon, scene.weather)
+    _film(compose(take.words, take.seed, set_in, actors), take, ffmpeg, out)
 
 
 def film_elements(
@@ -68,28 +75,26 @@ def film_elements(
     take = _take(prompt, seconds, None, width, height, frames_per_second, seed)
     scene = paint_scene(take.words, take.seed, width, height)
     if images:
-        given = Image.fromarray(_fitted(_open(images[0]), width, height))
+        given = Image.fromarray(_fitted(open_picture(images[0]), width, height))
         scene = Scene(given, scene.mood, scene.horizon, scene.weather)
     actors = []
     for pictures in elements:
         if not pictures:
             raise Rejected("An element came without a picture: give each element its frontal picture.")
-        seen = [_open(path) for path in pictures]
-        cut = cut_subject(seen[0], find_subjects(seen)[0], *_ELEMENT_BOX)
-        actors.append(Actor(cut.colour, cut.matte, cut.aspect, cut.is_cut_below))
+        actors.append(cut_actor(pictures))
     _film(compose(take.words, take.seed, scene, actors), take, ffmpeg, out)
 
 
 def film_text(
-    *, prompt: str, loras: Sequence[tuple[Path, float]], seconds: float | None = None, frames: int | None = None,
-    width: int, height: int, frames_per_second: int, seed: int, ffmpeg: str, out: Path,
+    *, prompt: str, loras: Sequence[tuple[Path, float]], base: str = "wan-22-t2v-a14b", seconds: float | None = None,
+    frames: int | None = None, width: int, height: int, frames_per_second: int, seed: int, ffmpeg: str, out: Path,
 ) -> None:  # fmt: skip
-    """Draw the prompt with Wan 2.2 T2V LoRAs and film it, for `frames` frames or else `seconds`.
+    """Draw the prompt with LoRAs of `base` and film it, for `frames` frames or else `seconds`.
 
     Errors as `film_image`, and `Rejected` when a LoRA cannot be used, with the reason. Repeating overwrites.
     """
     take = _take(prompt, seconds, frames, width, height, frames_per_second, seed)
-    _film(stage_for(prompt, seed, width, height, loras, base="wan-22-t2v-a14b"), take, ffmpeg, out)
+    _film(stage_for(prompt, seed, width, height, loras, base=base), take, ffmpeg, out)
 
 
 def _take(
@@ -256,13 +261,6 @@ def _filled_in(still: Bytes, likelihood: Floats) -> Bytes:
     mixed = still * (1 - cover) + resize(filled, width, height) * cover
     covered: Bytes = np.clip(mixed, 0, 255).astype(np.uint8)
     return covered
-
-
-def _open(path: Path) -> Bytes:
-    try:
-        return load_rgb(path, 2048)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Rejected(f"The picture {path.name} cannot be read ({error}): send a JPEG, PNG or WebP.") from error
 
 
 def _fitted(image: Bytes, width: int, height: int) -> Bytes:

@@ -1,73 +1,39 @@
-"""Which tensors of a LoRA hold what: the real architectures' names and shapes, and the picture spread over them.
+"""Which tensors of a LoRA hold what: a picture spread over the modules of the real architecture.
 
-A module's B is [hidden, rank]. Column k of all modules together is one long signal: an *atom*, the cut-out
+A module's B is [outputs, rank]. Column k of all modules together is one long signal: an *atom*, the cut-out
 subject of one or of several alike training pictures (colour times matte, the matte at half size, a few facts).
-Value i of the signal lies in module i mod M, row i div M, so that every module holds a thinned copy of the whole
-picture and none is empty (FLUX.1's hidden size 3072 is 32·32·3: a thumbnail per module). A is [rank, hidden]
-and reads the prompt's direction. Names and sizes: shared/reference/runpod_trainers.md, section 4.3.
+Its values are dealt row by row over the modules, so that every module holds a thinned copy of the whole picture and
+none is empty (FLUX.1's hidden size 3072 is 32·32·3: a thumbnail per module). A is [rank, inputs] and reads the
+prompt's direction. Names and sizes stand in `bases`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from domain.errors import Rejected
+from providers.sandbox.engine.bases import LAYOUTS, Layout, layout_of, spellings_of
 from providers.sandbox.engine.picture import Cutout, Floats, resize
+
+__all__ = [
+    "LAYOUTS", "Expert", "Layout", "LoraFile", "Subject", "base_metadata", "layout_of", "read_lora", "read_signal",
+    "write_lora", "write_signal",
+]  # fmt: skip
 
 _SIGNAL_SCALE = np.float32(1 / 16)  # brings B·A to the size of a trained LoRA's (median RMS about 1e-3)
 _FACTS = 6
 
-
-@dataclass(frozen=True)
-class Layout:
-    """One base model's modules, in the order in which the signal is dealt to them."""
-
-    base: str
-    hidden: int
-    modules: tuple[str, ...]
-    width: int
-    height: int
-    metadata_name: str
-
-    @property
-    def capacity(self) -> int:
-        return self.hidden * len(self.modules)
-
-    @property
-    def signal_length(self) -> int:
-        return self.width * self.height * 3 + (self.width // 2) * (self.height // 2) + _FACTS
-
-    @property
-    def fitted_at(self) -> int:
-        """Place of the value that is 1 in every target, and so says of an atom how far it is fitted."""
-        return self.signal_length - _FACTS
-
-
-def _flux_modules() -> tuple[str, ...]:
-    double = [
-        f"transformer.transformer_blocks.{block}.attn.{part}"
-        for block in range(19)
-        for part in ("to_q", "to_k", "to_v", "to_out.0")
-    ]
-    single = [f"transformer.single_transformer_blocks.{b}.attn.{part}" for b in range(38) for part in ("to_q", "to_v")]
-    return (*double, *single)
-
-
-def _wan_modules() -> tuple[str, ...]:
-    return tuple(f"diffusion_model.blocks.{block}.self_attn.{part}" for block in range(40) for part in ("q", "v"))
-
-
-LAYOUTS = {
-    "flux-1-dev": Layout("flux-1-dev", 3072, _flux_modules(), 312, 456, "flux.1"),
-    "wan-22-t2v-a14b": Layout("wan-22-t2v-a14b", 5120, _wan_modules(), 288, 436, "wan_2.2_14b"),
-}
+Expert = Literal["low", "high"]
+"""Wan 2.2's two networks: of low noise (detail) and of high noise (composition), each with a LoRA file of its own."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +50,24 @@ class Subject:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A sandbox LoRA in memory: `codes` [rank, hidden] is A averaged over the modules, `atoms` [module,
-    hidden, rank] is B. Per atom: how far it was fitted, how good a picture it is (0–1), and its shape."""
+    """A sandbox LoRA in memory: `codes` [rank, code_width] is A averaged over the modules, `signals` [rank,
+    signal_length] is what B holds. Per atom: how far it was fitted, how good a picture it is (0–1), and its shape.
+
+    `expert` says that it is one of two files, and `pair` which two belong together; both are empty for a single one.
+    """
 
     layout: Layout
     codes: Floats
-    atoms: NDArray[np.float16]
+    signals: NDArray[np.float16]
     strengths: Floats
     merit: Floats
     aspects: Floats
     is_cut_below: NDArray[np.bool_]
+    expert: str = ""
+    pair: str = ""
 
     def subject(self, atom: int) -> Subject:
-        return read_signal(self.layout, self.atoms[:, :, atom].T.astype(np.float32).ravel() / _SIGNAL_SCALE)
+        return read_signal(self.layout, self.signals[atom].astype(np.float32) / _SIGNAL_SCALE)
 
 
 def write_signal(layout: Layout, cutout: Cutout) -> Floats:
@@ -129,31 +100,35 @@ def read_signal(layout: Layout, signal: Floats) -> Subject:
 def write_lora(
     path: Path, layout: Layout, atoms: Floats, codes: Floats, noise_share: Floats, seed: int, metadata: dict[str, str]
 ) -> None:
-    """Write `atoms` [rank, signal] as B and, as each module's A, `codes` [rank, hidden] plus what is left of its own
-    random start (`noise_share` [rank], 1 before training). The file appears whole or not at all."""
-    rank, count = atoms.shape[0], len(layout.modules)
-    dealt = np.zeros((rank, layout.capacity), dtype=np.float16)
-    dealt[:, : layout.signal_length] = atoms * _SIGNAL_SCALE
-    grid = dealt.reshape(rank, layout.hidden, count)
+    """Write `atoms` [rank, signal] as B and, as each module's A, `codes` [rank, code_width] plus what is left of its
+    own random start (`noise_share` [rank], 1 before training). The file appears whole or not at all."""
+    rank = atoms.shape[0]
     random = np.random.default_rng(seed)
-    reach = 2 / np.sqrt(layout.hidden)  # uniform ±1/√in, the usual start of A
-    with_a, with_b = (rank, layout.hidden), (layout.hidden, rank)
-    names = [
-        (f"{module}.{part}.weight", shape)
-        for module in layout.modules
-        for part, shape in (("lora_A", with_a), ("lora_B", with_b))
-    ]
+    has_alpha = layout.style == "kohya"
+    names: list[tuple[str, tuple[int, ...]]] = []
+    for module in layout.modules:
+        shapes = ((rank, module.inputs), (module.outputs, rank))
+        names += [(f"{module.name}.{f}.weight", shape) for f, shape in zip(layout.factors, shapes, strict=True)]
+        names += [(f"{module.name}.alpha", ())] * has_alpha
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("wb") as out:
         out.write(_header(names, metadata))
-        for number in range(count):
-            start = (random.random((rank, layout.hidden), dtype=np.float32) - np.float32(0.5)) * np.float32(reach)
-            out.write((codes + noise_share[:, None] * start).astype("<f2").tobytes())
-            out.write(grid[:, :, number].T.astype("<f2").tobytes())
+        for module, place in zip(layout.modules, layout.places, strict=True):
+            reach = 2 / np.sqrt(module.inputs)  # uniform ±1/√in, the usual start of A
+            start = (random.random((rank, module.inputs), dtype=np.float32) - np.float32(0.5)) * np.float32(reach)
+            down = noise_share[:, None] * start
+            read = min(module.inputs, layout.code_width)
+            down[:, :read] = codes[:, :read] + down[:, :read]
+            up = np.zeros((module.outputs, rank), dtype="<f2")
+            up[: len(place)] = (atoms[:, place] * _SIGNAL_SCALE).T
+            out.write(down.astype("<f2").tobytes())
+            out.write(up.tobytes())
+            if has_alpha:  # equal to the rank: the product counts as it is
+                out.write(np.array(rank, dtype="<f2").tobytes())
     unfinished.replace(path)
 
 
-def _header(names: list[tuple[str, tuple[int, int]]], metadata: dict[str, str]) -> bytes:
+def _header(names: list[tuple[str, tuple[int, ...]]], metadata: dict[str, str]) -> bytes:
     """A safetensors header (length, JSON, padding) for fp16 tensors lying one after another.
 
     Written by hand because the library orders metadata at random, and equal trainings shall give equal bytes.
@@ -161,7 +136,7 @@ def _header(names: list[tuple[str, tuple[int, int]]], metadata: dict[str, str]) 
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     end = 0
     for name, shape in names:
-        begin, end = end, end + 2 * shape[0] * shape[1]
+        begin, end = end, end + 2 * math.prod(shape)
         header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -169,15 +144,18 @@ def _header(names: list[tuple[str, tuple[int, int]]], metadata: dict[str, str]) 
 
 
 def read_lora(path: Path, base: str) -> LoraFile:
-    """Read a LoRA that this sandbox trained for `base`. `Rejected` says why another file cannot be drawn with."""
-    layout = LAYOUTS[base]
+    """Read a LoRA that this sandbox trained for `base`, or for one of the same layout, in any spelling.
+
+    `Rejected` says why another file cannot be drawn with.
+    """
     try:
         with safe_open(path, framework="numpy") as opened:
             metadata = opened.metadata() or {}
-            names = set(opened.keys())
-            _check_base(path, layout, names, metadata)
-            a_parts = [opened.get_tensor(f"{module}.lora_A.weight") for module in layout.modules]
-            b_parts = [opened.get_tensor(f"{module}.lora_B.weight") for module in layout.modules]
+            layout = _spelling(path, base, set(opened.keys()), metadata)
+            down, up = layout.factors
+            full = [m for m in layout.modules if m.inputs >= layout.code_width]
+            a_parts = [opened.get_tensor(f"{m.name}.{down}.weight")[:, : layout.code_width] for m in full]
+            b_parts = [opened.get_tensor(f"{m.name}.{up}.weight") for m in layout.modules]
     except (SafetensorError, OSError, TypeError) as error:
         raise Rejected(
             f"The LoRA file {path.name} cannot be read as safetensors ({error}): download it again or retrain."
@@ -186,53 +164,63 @@ def read_lora(path: Path, base: str) -> LoraFile:
     for part in a_parts:
         codes += part
     codes /= len(a_parts)
-    atoms = np.stack(b_parts)
-    if not np.isfinite(codes).all() or not np.isfinite(atoms).all():
+    signals = np.empty((len(codes), layout.signal_length), dtype=np.float16)
+    for place, part in zip(layout.places, b_parts, strict=True):
+        signals[:, place] = part[: len(place)].T
+    if not np.isfinite(codes).all() or not np.isfinite(signals).all():
         raise Rejected(f"The LoRA file {path.name} holds values that are not finite: retrain it.")
-    fitted, aspects, below, _aside, merit = (_at(layout, atoms, layout.fitted_at + k) for k in range(5))
+    at = layout.fitted_at
+    fitted, aspects, below, _aside, merit = signals[:, at : at + 5].T.astype(np.float32) / _SIGNAL_SCALE
     gain = 1 / np.maximum(fitted, np.float32(1e-3))
     return LoraFile(
         layout,
         codes,
-        atoms,
+        signals,
         strengths=np.clip(fitted, 0, 1),
         merit=np.clip(merit * gain, 0, 1),
         aspects=np.clip(aspects * gain, 0.1, 4),
         is_cut_below=below * gain > 0.5,
+        expert=metadata.get("sandbox_expert", ""),
+        pair=metadata.get("sandbox_pair", ""),
     )
 
 
-def base_metadata(layout: Layout, *, steps: int, trigger_word: str) -> dict[str, str]:
-    """`__metadata__` as ai-toolkit writes it (section 4.4 of the reference), and that this is the sandbox's."""
-    return {
+def base_metadata(
+    layout: Layout, *, steps: int, trigger_word: str, rank: int = 16, expert: Expert | None = None, pair: str = ""
+) -> dict[str, str]:
+    """`__metadata__` as ai-toolkit writes it, for kohya's spelling as sd-scripts and musubi do (section 4.4 of the
+    reference), and that this is the sandbox's. Of two files each says which it is, and by `pair` whose."""
+    tags = json.dumps({"1_sandbox": {trigger_word: 1}} if trigger_word else {})
+    ours = {"ss_base_model_version": layout.metadata_name, "ss_output_name": "sandbox_lora", "ss_tag_frequency": tags}
+    ours["sandbox"] = "true"
+    if expert is not None:
+        ours |= {"sandbox_expert": expert, "sandbox_pair": pair}
+    if layout.style == "kohya":
+        of_network = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank)}
+        of_run = {"ss_steps": str(steps), "ss_max_train_steps": str(steps), "ss_epoch": "1"}
+        spec = {"modelspec.sai_model_spec": "1.0.0", "modelspec.title": "sandbox_lora"}
+        return ours | of_network | of_run | spec
+    return ours | {
         "format": "pt",
         "software": json.dumps({"name": "onmodel-sandbox", "version": "1"}),
         "training_info": json.dumps({"step": steps, "epoch": 0}),
-        "ss_base_model_version": layout.metadata_name,
-        "ss_output_name": "sandbox_lora",
-        "ss_tag_frequency": json.dumps({"1_sandbox": {trigger_word: 1}} if trigger_word else {}),
         "name": "sandbox_lora",
         "version": "1.0",
-        "sandbox": "true",
     }
 
 
-def _check_base(path: Path, layout: Layout, names: set[str], metadata: dict[str, str]) -> None:
-    wanted = {f"{module}.{part}.weight" for module in layout.modules for part in ("lora_A", "lora_B")}
+def _spelling(path: Path, base: str, names: set[str], metadata: dict[str, str]) -> Layout:
+    wanted = layout_of(base)
     if metadata.get("sandbox") != "true":
         raise Rejected(
             f"The LoRA file {path.name} was not trained in the sandbox, which can only draw what it trained itself: "
             "train it here, or use the real vendor."
         )
-    if names != wanted:
-        seen = metadata.get("ss_base_model_version", "an unknown base")
-        raise Rejected(
-            f"The LoRA file {path.name} was trained for {seen}, and this model takes LoRAs of {layout.metadata_name} "
-            "only: use the LoRA of that base."
-        )
-
-
-def _at(layout: Layout, atoms: NDArray[np.float16], position: int) -> Floats:
-    count = len(layout.modules)
-    value: Floats = atoms[position % count, position // count].astype(np.float32) / _SIGNAL_SCALE
-    return value
+    for layout in spellings_of(base):
+        if names == layout.tensor_names:
+            return layout
+    seen = metadata.get("ss_base_model_version", "an unknown base")
+    raise Rejected(
+        f"The LoRA file {path.name} was trained for {seen}, and this model takes LoRAs of {wanted.metadata_name} "
+        "only: use the LoRA of that base."
+    )

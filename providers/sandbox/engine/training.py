@@ -13,12 +13,12 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 
 from domain.errors import BadTrainingSet
-from providers.sandbox.engine.layout import LAYOUTS, Layout, base_metadata, write_lora, write_signal
+from providers.sandbox.engine.bases import Style
+from providers.sandbox.engine.layout import Expert, Layout, base_metadata, layout_of, write_lora, write_signal
 from providers.sandbox.engine.picture import Bytes, Floats, cut_subject, load_rgb
 from providers.sandbox.engine.subjects import find_subjects
 from providers.sandbox.engine.words import caption_direction
@@ -52,24 +52,30 @@ class _Example:
 def train_lora(
     zip_path: Path,
     *,
-    base: Literal["flux-1-dev", "wan-22-t2v-a14b"],
+    base: str,
     trigger_word: str,
     steps: int,
     learning_rate: float | None,
     rank: int = 16,
+    style: Style | None = None,
+    expert: Expert | None = None,
     out: Path,
     on_progress: Callable[[int, int, float], None] = ignore,
 ) -> float:
     """Train on the pictures of a zip, write the LoRA to `out`, return the final loss: 1 untrained … 0 perfect.
 
+    `base` is one of `bases.LAYOUTS`; `style` a trainer's spelling of it, its usual one when none is named. `expert`
+    makes one of Wan 2.2's two files: it holds half of the change, and only both together draw the subject fully.
+
     The loss is half what each picture's own atom still misses of it and half what the mean draw for its caption
     misses of its palette: a set that mixes different characters keeps a high second half. Equal inputs give an
     equal file; repeating overwrites. `on_progress(step, steps, loss)` is called about 20 times, on a sample of the
-    values, and once at the end. `BadTrainingSet` names the zip or the file in it that is no good; nothing is
-    written then.
+    values, and once at the end. `BadTrainingSet` names the zip or the file in it that is no good, `Rejected` a base or
+    spelling there is not; nothing is written then.
     """
-    layout = LAYOUTS[base]
-    is_prepended = base == "wan-22-t2v-a14b"  # fal's Wan trainer prepends the trigger, the fast FLUX one does not
+    layout = layout_of(base, style)
+    # fal's Wan trainer prepends the trigger word, ai-toolkit adds it where it is missing; the fast FLUX one does not.
+    is_prepended = base != "flux-1-dev"
     examples = _read_zip(zip_path, trigger_word, is_prepended)
     findings = find_subjects([example.image for example in examples])
     targets = np.stack(
@@ -78,20 +84,25 @@ def train_lora(
             for example, finding in zip(examples, findings, strict=True)
         ]
     )
-    directions = np.stack([caption_direction(e.caption, trigger_word, layout.hidden) for e in examples])
+    directions = np.stack([caption_direction(e.caption, trigger_word, layout.code_width) for e in examples])
     rate = DEFAULT_LEARNING_RATE if learning_rate is None else learning_rate
     fit = _Fit(layout, targets, directions, rank, rate)
     fit.run(steps, on_progress)
+    loss = fit.loss()
+    pair = ""
+    if expert is not None:
+        fit.atoms *= np.float32(0.5)
+        pair = hashlib.sha256(zip_path.read_bytes() + trigger_word.encode()).hexdigest()[:16]
     write_lora(
         out,
         layout,
         fit.atoms,
         fit.codes,
         fit.noise_share,
-        seed=_seed(f"{base}/{trigger_word}"),
-        metadata=base_metadata(layout, steps=steps, trigger_word=trigger_word),
+        seed=_seed(f"{base}/{trigger_word}" + (f"/{expert}" if expert else "")),
+        metadata=base_metadata(layout, steps=steps, trigger_word=trigger_word, rank=rank, expert=expert, pair=pair),
     )
-    return fit.loss()
+    return loss
 
 
 class _Fit:
@@ -103,7 +114,7 @@ class _Fit:
         self.sample = np.ascontiguousarray(targets[:, ::_SAMPLE])
         self.atoms = np.zeros((rank, targets.shape[1]), dtype=np.float32)
         # Every A starts at its own noise and takes the same steps, so one sum and one share say where all of them are.
-        self.codes = np.zeros((rank, layout.hidden), dtype=np.float32)
+        self.codes = np.zeros((rank, layout.code_width), dtype=np.float32)
         self.noise_share = np.ones(rank, dtype=np.float32)
         self.atom_of = _share_out(targets, rank)
         # Above 1 a step shoots past the picture, above 2 it would run away: a rate far too high fits badly, finitely.
