@@ -12,7 +12,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from domain.errors import BadInput
 from domain.records import Record
-from providers.lora_layouts import Pair, base_named_by, layout_of, serves
+from providers.lora_layouts import Pair, bases_named_by, layout_of, serves
 from providers.ports import LoraFileReport
 
 HEADER_LIMIT_BYTES = 16 * 2**20
@@ -86,11 +86,14 @@ class _Health(Record):
     median_delta_rms: float
 
 
-def check_lora_file(path: Path, *, expected_base: str, expected_rank: int | None = None) -> LoraFileReport:
+def check_lora_file(
+    path: Path, *, expected_base: str, expected_steps: int | None = None, expected_rank: int | None = None
+) -> LoraFileReport:
     """Say whether a file is a usable LoRA for `expected_base` (a registry key such as `flux-1-dev`).
 
-    `verdict` is `broken` (cannot be used: damaged, never trained, not finite, a pickle), `wrong_base`, `suspect`
-    (loads, but something is off) or `healthy`; `reasons` are sentences, empty when healthy. `median_delta_norm` is
+    `verdict` is `broken` (cannot be used: damaged, never trained, not finite, a pickle, or by its trainer's own counter
+    stopped before `expected_steps`), `wrong_base`, `suspect` (loads, but something is off) or `healthy`; `reasons` are
+    sentences, empty when healthy. `median_delta_norm` is
     the median over modules of RMS(scale·B·A), `dead_share` the share of modules that add exactly zero. Reads only,
     safe to repeat; memory stays at one pair of factors. `BadInput` only when there is no file or it changes meanwhile.
     """
@@ -113,8 +116,9 @@ def check_lora_file(path: Path, *, expected_base: str, expected_rank: int | None
     rank = Counter(pair.rank for pair in pairs).most_common(1)[0][0] if pairs else None
     wrong, doubts = _base_doubts(architecture, expected_base, header.metadata)
     doubts += _rank_doubts(pairs, expected_rank)
-    reasons = (*health.broken, *wrong, *doubts, *health.suspect)
-    verdict = "broken" if health.broken else "wrong_base" if wrong else "suspect" if reasons else "healthy"
+    broken = (*health.broken, *_steps_short(header.metadata, expected_steps))
+    reasons = (*broken, *wrong, *doubts, *health.suspect)
+    verdict = "broken" if broken else "wrong_base" if wrong else "suspect" if reasons else "healthy"
     return LoraFileReport(
         verdict=verdict,
         reasons=reasons,
@@ -336,10 +340,32 @@ def _base_doubts(architecture: str, expected: str, metadata: dict[str, str]) -> 
         return [], [f"Its tensor names and shapes do not tell the base model, so {expected} could not be confirmed."]
     if not serves(architecture, expected):
         return [f"It was trained for {architecture}, and {expected} was wanted: it would have no effect there."], []
-    named = base_named_by(metadata)
-    if named is not None and named != expected and named != architecture:
-        return [], [f"Its layout fits {expected}, but its metadata says it was trained on {named}."]
+    named = bases_named_by(metadata)
+    if named and expected not in named:
+        said = " or ".join(sorted(named))
+        return [], [f"Its layout fits {expected}, but its metadata says it was trained on {said}."]
     return [], []
+
+
+def counted_steps(metadata: Mapping[str, str]) -> int | None:
+    """The steps that the trainer says it made, or None when it does not say. A stranger's claim.
+
+    `training_info.step` is ai-toolkit's, `ss_steps` sd-scripts' and musubi's (runpod_trainers.md 4.4, 4.6).
+    """
+    try:
+        if "training_info" in metadata:
+            return int(json.loads(metadata["training_info"])["step"])
+        return int(metadata["ss_steps"])
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
+        return None
+
+
+def _steps_short(metadata: Mapping[str, str], expected_steps: int | None) -> list[str]:
+    counted = counted_steps(metadata)
+    # One step less is the counter's way of counting from zero, not a training cut short.
+    if expected_steps is None or counted is None or counted >= expected_steps - 1:
+        return []
+    return [f"It stopped early: its trainer counted {counted} of {expected_steps} steps."]
 
 
 def _rank_doubts(pairs: Iterable[Pair], expected_rank: int | None) -> list[str]:

@@ -1,8 +1,11 @@
 """Which base model a LoRA was made for, read from its module names and shapes.
 
-It names the architecture, never the checkpoint: fine-tunes share their base's layout, and Wan 2.1 and 2.2 14B (high
-and low noise, text and image to video) are the same in keys and shapes. What cannot be told is `unknown`, not a
-guess. Source: shared/reference/runpod_trainers.md 4.2-4.4 (2026-08).
+It names the architecture, never the checkpoint: fine-tunes share their base's layout, Wan 2.1 and 2.2 14B (high and
+low noise, text and image to video) are the same in keys and shapes, and so are MiniMax H3 for text and for images.
+What cannot be told is `unknown`, not a guess. Sources: shared/reference/runpod_trainers.md 4.2-4.4 (2026-08); for
+MiniMax H3 huggingface/diffusers, src/diffusers/models/transformers/transformer_minimax_h3.py (diffusers' names), and
+ostris/ai-toolkit, extensions_built_in/diffusion_models/minimax_h3/src/transformer.py (the original ones); for LTX-2.3
+the latter's ltx2/convert_ltx2_to_diffusers.py, all read in November 2026.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ BASES_SERVED: dict[str, frozenset[str]] = {
     "flux-2-klein-4b": frozenset({"flux-2-klein-4b"}),
     "hunyuan-video": frozenset({"hunyuan-video"}),
     "hunyuan-video-15": frozenset({"hunyuan-video-15"}),
+    "ltx-23": frozenset({"ltx-23", "ltx-2"}),
+    "minimax-h3": frozenset({"minimax-h3-t2v", "minimax-h3-i2v"}),
     "qwen-image": frozenset({"qwen-image", "qwen-image-edit", "qwen"}),
     "sd-1": frozenset({"sd-1", "sd-15"}),
     "sd-2": frozenset({"sd-2"}),
@@ -37,30 +42,43 @@ BASES_SERVED: dict[str, frozenset[str]] = {
     "wan-22-t2v-a14b": frozenset({"wan-22-t2v-a14b", "wan-22-i2v-a14b", "wan-21-t2v-14b"}),
     "z-image": frozenset({"z-image", "z-image-turbo"}),
 }
-"""Layout → the bases whose LoRAs look so. `wan-22-t2v-a14b` stands for the whole Wan 14B layout without image keys."""
+"""Layout → the bases whose LoRAs look so. `wan-22-t2v-a14b` stands for the whole Wan 14B layout without image keys,
+`ltx-23` for every LTX network 4096 wide: the older 13B has the same names there, and no model here loads it."""
+
+_FLUX_1 = frozenset({"flux-1-dev", "flux-1-schnell", "flux-1-krea-dev"})
+_WAN_21 = frozenset({"wan-21-t2v-1.3b", "wan-21-t2v-14b", "wan-21-i2v-14b"})
+_WAN_22 = frozenset({"wan-22-t2v-a14b", "wan-22-i2v-a14b"})
 
 _NAMED_BY_TRAINER = {
-    "flux.1": "flux-1-dev",
-    "flux1": "flux-1-dev",
-    "flux.1_kontext": "flux-1-kontext-dev",
-    "flux_kontext": "flux-1-kontext-dev",
-    "chroma": "chroma",
-    "flux2": "flux-2-dev",
-    "flux_2_dev": "flux-2-dev",
-    "sdxl_1.0": "sdxl",
-    "sdxl_base_v1-0": "sdxl",
-    "sd_1.5": "sd-1",
-    "wan_2.1": "wan-21-t2v-14b",
-    "wan_2.2_14b": "wan-22-t2v-a14b",
-    "wan_2.2_5b": "wan-22-5b",
-    "hunyuan_video": "hunyuan-video",
-    "hunyuan_video_1_5": "hunyuan-video-15",
-    "qwen_image": "qwen-image",
-    "zimage": "z-image",
-    "z_image": "z-image",
+    "flux.1": _FLUX_1,
+    "flux1": _FLUX_1,
+    "flux.1_kontext": frozenset({"flux-1-kontext-dev"}),
+    "flux_kontext": frozenset({"flux-1-kontext-dev"}),
+    "chroma": frozenset({"chroma"}),
+    "flux2": BASES_SERVED["flux-2-dev"],
+    "flux_2_dev": BASES_SERVED["flux-2-dev"],
+    "flux2_klein_4b": BASES_SERVED["flux-2-klein-4b"],
+    "flux_2_klein_4b": BASES_SERVED["flux-2-klein-4b"],
+    "flux2_klein_9b": BASES_SERVED["flux-2-klein-9b"],
+    "flux_2_klein_9b": BASES_SERVED["flux-2-klein-9b"],
+    "sdxl_1.0": BASES_SERVED["sdxl"],
+    "sdxl_base_v1-0": BASES_SERVED["sdxl"],
+    "sd_1.5": BASES_SERVED["sd-1"],
+    "wan_2.1": _WAN_21,
+    "wan_2.2_14b": _WAN_22,
+    "wan_2.2_5b": frozenset({"wan-22-5b"}),
+    "hunyuan_video": BASES_SERVED["hunyuan-video"],
+    "hunyuan_video_1_5": BASES_SERVED["hunyuan-video-15"],
+    "qwen_image": BASES_SERVED["qwen-image"],
+    "zimage": BASES_SERVED["z-image"],
+    "z_image": BASES_SERVED["z-image"],
+    "ltx2": BASES_SERVED["ltx-23"],
+    "minimax_h3": BASES_SERVED["minimax-h3"],
 }
-"""`ss_base_model_version` in the trainers' spellings. musubi's plain `wan` says nothing and is left out."""
+"""`ss_base_model_version` in the trainers' spellings → the bases it may mean. musubi's plain `wan` says nothing and is
+left out."""
 
+_DOTTED_PREFIX = re.compile(r"^(base_model\.model\.|model\.|diffusion_model\.|transformer\.|unet\.)+")
 _PREFIX = re.compile(
     r"^(base_model_model_|model_|diffusion_model_|transformer_(?!blocks)|unet_|lora_unet_|lora_transformer_)+"
 )
@@ -71,9 +89,12 @@ def serves(layout: str, base: str) -> bool:
     return base in BASES_SERVED.get(layout, frozenset({layout}))
 
 
-def base_named_by(metadata: Mapping[str, str]) -> str | None:
-    """The base the trainer wrote into the file, in our words, or None. A stranger's claim, never a proof."""
-    return _NAMED_BY_TRAINER.get(metadata.get("ss_base_model_version", "").strip().lower())
+def bases_named_by(metadata: Mapping[str, str]) -> frozenset[str]:
+    """The bases that the trainer's word in the file may mean, in ours; none when it says nothing we know.
+
+    A stranger's claim, never a proof.
+    """
+    return _NAMED_BY_TRAINER.get(metadata.get("ss_base_model_version", "").strip().lower(), frozenset())
 
 
 def layout_of(pairs: Sequence[Pair], tensor_names: Collection[str]) -> str:
@@ -85,8 +106,14 @@ def layout_of(pairs: Sequence[Pair], tensor_names: Collection[str]) -> str:
         return _wan(modules)
     if modules.has(r"^(layers|noise_refiner|context_refiner)_\d+_(attention|feed_forward|adaLN)"):
         return "z-image" if modules.width(r"_(attention_(to_)?(q|qkv|k|v)|feed_forward_w[13])$") == 3840 else "unknown"
+    if modules.has(r"^blocks_\d+_(attn_(qkv|out)_proj|mlp_fc[12])$"):
+        return "minimax-h3" if modules.width(r"^blocks_\d+_(attn_qkv_proj|mlp_fc1)$") == 5376 else "unknown"
     if modules.has(r"^(double|single)_blocks_\d+_"):
         return _flux_or_hunyuan_original(modules)
+    if modules.has(r"^transformer_blocks_\d+_(audio_)?attn[12]_to_"):
+        return (
+            "ltx-23" if modules.width(r"^transformer_blocks_\d+_(attn[12]_to_q|ff_net_0_proj)$") == 4096 else "unknown"
+        )
     if modules.has(r"^(single_)?transformer_blocks_\d+_"):
         return _flux_hunyuan_or_qwen_diffusers(modules)
     return "unknown"
@@ -99,7 +126,8 @@ class _Modules:
         self._pairs: dict[str, Pair] = {}
         for pair in pairs:
             if not pair.name.startswith(("lora_te", "text_encoder")):
-                self._pairs[_PREFIX.sub("", pair.name.replace(".", "_"))] = pair
+                name = _DOTTED_PREFIX.sub("", pair.name)
+                self._pairs[_PREFIX.sub("", name.replace(".", "_"))] = pair
 
     def find(self, pattern: str) -> list[Pair]:
         wanted = re.compile(pattern)
@@ -141,7 +169,7 @@ def _wan(modules: _Modules) -> str:
 
 
 def _flux_or_hunyuan_original(modules: _Modules) -> str:
-    match modules.width(r"_(img_attn_qkv|img_mlp_0|img_mlp_fc1|txt_attn_qkv|txt_mlp_0|txt_mlp_fc1|linear1)$"):
+    match modules.width(r"_((img|txt)_attn_(qkv|[qkv])|(img|txt)_mlp_(0|fc1)|linear1)$"):
         case 6144:
             return "flux-2-dev"
         case 4096:
@@ -169,10 +197,15 @@ def _flux_hunyuan_or_qwen_diffusers(modules: _Modules) -> str:
     width = modules.width(r"_attn_(to_[qkv]|to_qkv_mlp_proj|add_[qkv]_proj)$")
     if modules.has(r"(attn_to_qkv_mlp_proj|ff_linear_in|ff_context_linear_in)$"):
         return {6144: "flux-2-dev", 4096: "flux-2-klein-9b", 3072: "flux-2-klein-4b"}.get(width or 0, "unknown")
-    if width != 3072:
-        return "unknown"
     last_double = modules.last_block("transformer_blocks")
     last_single = modules.last_block("single_transformer_blocks")
+    if width == 5376:
+        return "minimax-h3"
+    if width == 2048:
+        # Its fifty-four blocks tell HunyuanVideo 1.5 from smaller models of this common width.
+        return "hunyuan-video-15" if last_single < 0 and last_double >= 40 else "unknown"
+    if width != 3072:
+        return "unknown"
     if last_single >= 0:
         # Diffusers gives HunyuanVideo (20 + 40) and FLUX.1 (19 + 38) the same names: only the last blocks differ.
         return "hunyuan-video" if last_double == 19 or last_single >= 38 else "flux-1-dev"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from domain.errors import BadInput
 from providers.lora_files import check_lora_file
-from providers.lora_layouts import Pair, base_named_by, layout_of, serves
+from providers.lora_layouts import Pair, bases_named_by, layout_of, serves
 from providers.ports import LoraFileReport
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -315,7 +315,10 @@ def test_a_wan_layout_serves_both_wan_22_models_and_no_other_family() -> None:
     assert not serves("unknown", "flux-1-dev")
 
 
-def test_a_trainers_spelling_is_read_and_an_unknown_one_is_none() -> None:
-    assert base_named_by({"ss_base_model_version": " Wan_2.2_14b "}) == "wan-22-t2v-a14b"
-    assert base_named_by({"ss_base_model_version": "wan"}) is None
-    assert base_named_by({}) is None
+def test_a_trainers_spelling_is_read_and_an_unknown_one_says_nothing() -> None:
+    assert bases_named_by({"ss_base_model_version": " Wan_2.2_14b "}) == {
+        "wan-22-t2v-a14b",
+        "wan-22-i2v-a14b",
+    }
+    assert not bases_named_by({"ss_base_model_version": "wan"})
+    assert not bases_named_by({})
