@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from domain.characters import CharacterKind
 from domain.errors import NotConfigured
 from domain.jobs import Operation, ProviderJob
+from domain.profiles import WorkflowTemplate
 from domain.registry import Registry, load_registry
 from domain.vendors import SANDBOX, is_stand_in
 from providers.settings import Settings
@@ -95,9 +96,11 @@ class Ports:
     @cached_property
     def database(self) -> Database:
         """The database, with all migrations applied and the registry written to it."""
+        from providers.comfyui.templates import built_in_templates
         from providers.postgres.database import Database
         from providers.postgres.migrate import run_migrations
         from providers.postgres.models import keep_models
+        from providers.postgres.profiles import keep_templates
 
         if self.settings.database_url:
             database = Database.open(self.settings.database_url.get_secret_value())
@@ -108,6 +111,7 @@ class Ports:
             database = Database.open(self.embedded_server.url, lambda: ensure_server(self.settings.home))
         run_migrations(database)
         keep_models(database, self.registry)
+        keep_templates(database, built_in_templates())
         return database
 
     @cached_property
@@ -193,6 +197,18 @@ class Ports:
         from providers.postgres.profiles import ProfileTable
 
         return ProfileTable(self.database)
+
+    def check_workflow(self, template: WorkflowTemplate) -> None:
+        """`BadInput` when a ComfyUI workflow cannot be filled safely; free."""
+        from providers.comfyui.injecting import check_template
+
+        check_template(template)
+
+    def check_server_file(self, name: str, what: str) -> None:
+        """`BadInput` when a file name on a ComfyUI server leads out of its folder; free."""
+        from providers.comfyui.injecting import check_file_name
+
+        check_file_name(name, what)
 
     @property
     def registry(self) -> Registry:

@@ -18,7 +18,7 @@ from studio.models_words import (
     groups,
     limit_words,
     lora_words,
-    newest_date,
+    oldest_date,
     price_words,
     proof_words,
 )
@@ -42,7 +42,7 @@ def show_models(key: str | None, *, vendor: str | None, base: str | None, as_jso
     """
     ports = open_ports()
     if key is not None:
-        return _show_one(ports, key, as_json=as_json)
+        return _show_one(ports, key, vendor, as_json=as_json)
     models = _chosen(ports, vendor, base)
     proofs = _proofs(ports, vendor)
     unsupported = [
@@ -79,7 +79,7 @@ class _Sources:
         """`[1,3] 2026-09` for a model's sources, with the date of the oldest."""
         pairs = dict.fromkeys((source.source, source.date) for source in model.sources)
         numbers = sorted(self._known.setdefault(pair, len(self._known) + 1) for pair in pairs)
-        return f"[{','.join(map(str, numbers))}] {newest_date(model)}"
+        return f"[{','.join(map(str, numbers))}] {oldest_date(model)}"
 
     def tell(self) -> None:
         say("Sources, and when they were read:")
@@ -116,7 +116,7 @@ def _tell_unsupported(unsupported: Sequence[Unsupported]) -> None:
     say()
 
 
-def _show_one(ports: Ports, key: str, *, as_json: bool) -> int:
+def _show_one(ports: Ports, key: str, vendor: str | None, *, as_json: bool) -> int:
     unsupported = next((one for one in ports.registry.unsupported if one.key == key), None)
     known = {model.key for model in ports.registry.models}
     if unsupported is not None and key not in known:
@@ -126,7 +126,7 @@ def _show_one(ports: Ports, key: str, *, as_json: bool) -> int:
             _tell_unsupported([unsupported])
         return 0
     model = ports.registry.model(key)
-    proofs = _proofs(ports, None)
+    proofs = _proofs(ports, vendor)
     if as_json:
         print_json({"model": _document(model, proofs)})
         return 0

@@ -91,7 +91,7 @@ def price_words(price: Price | None) -> str:
     return f"{amount.normalize():f} /{unit}"
 
 
-def newest_date(model: Model) -> str:
+def oldest_date(model: Model) -> str:
     """When the oldest of a model's facts was read: what the whole entry can be believed to."""
     return min(source.date for source in model.sources)
 
