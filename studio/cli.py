@@ -14,6 +14,7 @@ from cyclopts import App, Group, Parameter
 
 from studio.models_commands import add_models_commands
 from studio.money_commands import AsJson, SeasonName, add_money_commands
+from studio.profiles_commands import add_profile_commands
 
 OUT = Path("onmodel-out")
 HELP = "Keeps the characters of an AI-generated season on-model, from its winning clips to the finished season."
@@ -57,6 +58,7 @@ season_app = App(
 app.command(season_app)
 add_money_commands(app)
 add_models_commands(app)
+add_profile_commands(app)
 
 Out = Annotated[
     Path | None, Parameter(name="--out", help="Folder for the results; otherwise onmodel-out/ and the season's slug.")
