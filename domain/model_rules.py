@@ -102,9 +102,11 @@ class ProgramRule(Record):
     """A trainer that runs on a machine of ours: which program, in which container, on which GPUs, for how long.
 
     `architecture` is the program's own word for the base (ai-toolkit's `arch`, musubi's task). `weights` are the files
-    or repositories it loads, by the program's own argument name. `gpus` are RunPod's ids in order of preference,
-    `price_cap_usd_per_hour` the most one may cost; `hard_stop_seconds` its life's end whatever happens.
-    `seconds_per_step` and `overhead_seconds` (boot, downloads, caching, upload) are for the estimate.
+    or repositories it loads, by the program's own argument name. `settings` are what differs from base to base, in the
+    program's own words (providers/trainers). `home` is the program's folder in the image ('' on a machine of one's own,
+    which says so itself); where the image lacks the program, `repository` and `commit` say what is put there. `gpus`
+    are RunPod's ids in order of preference, `price_cap_usd_per_hour` the most one may cost; `hard_stop_seconds` its
+    life's end whatever happens. `seconds_per_step` and `overhead_seconds` (boot, downloads, caching, upload) are for the estimate.
     """
 
     program: TrainerKind
@@ -114,6 +116,9 @@ class ProgramRule(Record):
     is_gated: bool = False
     has_two_experts: bool = False
     image: str
+    home: str = ""
+    repository: str | None = None
+    commit: str | None = None
     gpus: tuple[str, ...] = ()
     min_cuda_version: str | None = None
     disk_gb: int = 120
@@ -235,10 +240,12 @@ class ElementRule(Record):
 
 
 class AspectRule(Record):
-    """The clip's shape, where the model does not take it from the picture."""
+    """The clip's shape, where the model does not take it from the picture. `values` says what is sent for a shape
+    where that is not its own text: a size in pixels, or a preset's name."""
 
     field: str
     allowed: tuple[str, ...]
+    values: dict[str, Any] = Field(default_factory=dict)
 
 
 class PictureRule(Record):

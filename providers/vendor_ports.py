@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.model_rules import Model
 from domain.profiles import GenerationProfile
 from domain.records import Record
 from domain.submissions import AbsenceRule, LookUp, Submission
@@ -207,6 +208,11 @@ class Handover(Protocol):
         """A link that takes one file of this name by HTTP PUT, as often as it is put. `NotConfigured` as above."""
         ...
 
+    def read_back_link(self, box: str, name: str, valid_for: timedelta) -> str:
+        """A link by which a machine reads what it put under this name; 403 or 404 while nobody has. `NotConfigured` as
+        above."""
+        ...
+
     def read(self, box: str, name: str, limit_bytes: int = 1_000_000) -> bytes | None:
         """A small file of a box; None when nobody has put it. `Unavailable` when that cannot be known."""
         ...
@@ -226,6 +232,31 @@ class JobVendor(JobQueue, FileHost, Protocol):
 
 class Vendor(LoraTrainer, ImageMaker, VideoMaker, Captioner, JobVendor, Protocol):
     """A vendor that plays all the roles, as fal does."""
+
+
+# --- what a vendor says a model takes, today ---
+
+
+class LiveSchema(Record):
+    """The fields that a model's input has at its vendor, and which of them are required, as read at `read_at` (UTC)."""
+
+    fields: frozenset[str]
+    required: frozenset[str]
+    read_at: datetime
+
+
+class SchemaReader(Protocol):
+    """A vendor that publishes what its models take. Free."""
+
+    def live_schema(self, model: Model) -> LiveSchema:
+        """The schema, at most an hour old. `Rejected` when the vendor no longer has the model, `Unavailable` when its
+        answer does not tell."""
+        ...
+
+    def check_schema(self, model: Model, request: VendorRequest) -> None:
+        """Hold a request against the schema: `Rejected` names the field that is gone or newly wanted, or says that the
+        model is. What cannot be read is a warning in the log and no error."""
+        ...
 
 
 # --- what a vendor says it charged ---

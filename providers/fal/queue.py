@@ -18,7 +18,7 @@ from domain.errors import (
     Unavailable,
 )
 from domain.jobs import JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest, VendorState
-from domain.model_rules import ModelKind
+from domain.model_rules import Model, ModelKind
 from domain.registry import Registry
 from domain.submissions import Submission
 from providers.fal.captioners import described_text
@@ -33,16 +33,8 @@ STATE_OF = {
 }
 """fal has no word for failure: a failed or cancelled job is COMPLETED too, and its result tells."""
 
-ROLE_OF_FIELD = {
-    "diffusers_lora_file": "lora",
-    "lora_file": "lora",
-    "high_noise_lora": "other",
-    "config_file": "config",
-    "images": "image",
-    "image": "image",
-    "video": "video",
-}
-ROLE_SOLD = {ModelKind.TRAINER: "lora", ModelKind.IMAGE: "image", ModelKind.VIDEO: "video"}
+ROLE_OF_FIELD = {"images": "image", "image": "image", "video": "video"}
+"""What a still or a clip comes in; a trainer's fields stand in `TrainingRule.weights`, each has its own."""
 
 NAMESPACES = ("workflows", "comfy")
 MAYBE_TAKEN = (408, 409)
@@ -131,10 +123,11 @@ class FalQueue:
         model = self._registry.by_endpoint("fal", request.endpoint)
         if model is not None and model.captioner is not None:
             return JobOutput(files=(), text=described_text(answer, model.captioner, job))
-        files = _files(answer)
-        sold = {ROLE_SOLD[model.kind]} if model else set(ROLE_SOLD.values())
-        if not any(file.role in sold for file in files):
-            raise JobFailed(f"fal calls {job} done, but its result names no {' or '.join(sorted(sold))} file.")
+        files = _files(answer, self._roles(model))
+        missing = _sold(model) - {file.role for file in files}
+        if missing or not files:
+            missing = missing or {"image", "video", "lora"}
+            raise JobFailed(f"fal calls {job} done, but its result names no {' and no '.join(sorted(missing))} file.")
         seed = answer.get("seed")
         return JobOutput(files=files, seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None)
 
@@ -154,6 +147,19 @@ class FalQueue:
         return Ping(is_ready=True, detail=f"{self.vendor} answers and accepts the key")
 
     # --- reading fal's answers ---
+
+    def _roles(self, model: Model | None) -> dict[str, str]:
+        """The answer's fields that hold files, and our names for them. A trainer's `video` is a sample, no more.
+
+        A job of an endpoint that has left the registry since is still owed its result: any field of any model counts.
+        """
+        if model is not None and model.training is None:
+            return ROLE_OF_FIELD
+        if model is not None and model.training is not None:
+            return {**model.training.weights, "config_file": "config"}
+        trainings = (one.training for one in self._registry.models if one.vendor == "fal" and one.training)
+        weights = {field: role for training in trainings for field, role in training.weights.items()}
+        return {**weights, "config_file": "config", **ROLE_OF_FIELD}
 
     def _submit_error(self, job: str, response: httpx.Response) -> OnModelError:
         account = self._client.account_error(response, f"sending {job}")
@@ -245,9 +251,18 @@ def _progress(lines: list[str]) -> float | None:
     return None
 
 
-def _files(answer: dict[str, Any]) -> tuple[OutputFile, ...]:
+def _sold(model: Model | None) -> set[str]:
+    """The files without which the job has made nothing; of a LoRA in two files both."""
+    if model is None:
+        return set()
+    if model.training is not None:
+        return set(model.training.weights.values())
+    return {"video" if model.kind is ModelKind.VIDEO else "image"}
+
+
+def _files(answer: dict[str, Any], role_of_field: dict[str, str]) -> tuple[OutputFile, ...]:
     found = []
-    for field, role in ROLE_OF_FIELD.items():
+    for field, role in role_of_field.items():
         values = answer.get(field)
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, dict) and isinstance(value.get("url"), str) and value["url"]:

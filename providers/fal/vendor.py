@@ -10,15 +10,17 @@ import httpx
 from pydantic import SecretStr
 
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.model_rules import Model, ModelKind
 from domain.registry import Registry
 from domain.submissions import AbsenceRule, LookUp, Submission
 from providers.fal.client import FalClient
 from providers.fal.files import FalFiles
 from providers.fal.lookup import ABSENCE, FalLookUp
 from providers.fal.queue import FalQueue
+from providers.fal.schemas import FalSchemas
 from providers.fal.usage import FalUsage
 from providers.requests.writer import RequestWriter
-from providers.vendor_ports import CaptionOrder, Ping, StillOrder, TrainingOrder, UsageLine, VideoOrder
+from providers.vendor_ports import CaptionOrder, LiveSchema, Ping, StillOrder, TrainingOrder, UsageLine, VideoOrder
 
 
 class FalVendor:
@@ -30,6 +32,7 @@ class FalVendor:
     def __init__(self, http: httpx.Client, key: SecretStr, registry: Registry, *, name: str = "fal") -> None:
         client = FalClient(http, key)
         self.vendor = name
+        self._registry = registry
         self.absence: AbsenceRule = ABSENCE
         self.charges_failures = False  # never for a 5xx; a 422 after GPU time may be (fal.md 1.5)
         self._queue = FalQueue(client, registry, name)
@@ -37,6 +40,7 @@ class FalVendor:
         self._usage = FalUsage(client)
         self._files = FalFiles(client)
         self._writer = RequestWriter(registry, name)
+        self._schemas = FalSchemas(client)
 
     def __repr__(self) -> str:
         return f"FalVendor(name={self.vendor!r})"
@@ -62,7 +66,14 @@ class FalVendor:
     # --- the queue ---
 
     def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
-        """As `ports.JobQueue`: one POST, never repeated."""
+        """As `ports.JobQueue`: one POST, never repeated.
+
+        Before a training the trainer's live schema is read, because fal's trainers vanish within months (fal.md 2.7):
+        `Rejected` then means that nothing was sent.
+        """
+        model = self._registry.by_endpoint("fal", request.endpoint)
+        if model is not None and model.kind is ModelKind.TRAINER:
+            self._schemas.check_schema(model, request)
         return self._queue.submit(request, submission)
 
     def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:
@@ -84,6 +95,16 @@ class FalVendor:
     def ping(self) -> Ping:
         """As `ports.JobQueue`."""
         return self._queue.ping()
+
+    # --- what a model takes today ---
+
+    def live_schema(self, model: Model) -> LiveSchema:
+        """As `ports.SchemaReader`."""
+        return self._schemas.live_schema(model)
+
+    def check_schema(self, model: Model, request: VendorRequest) -> None:
+        """As `ports.SchemaReader`."""
+        self._schemas.check_schema(model, request)
 
     # --- money ---
 

@@ -32,7 +32,7 @@ def video_arguments(model: Model, order: VideoOrder) -> dict[str, Any]:
         if order.aspect_ratio not in rule.aspect.allowed:
             allowed = ", ".join(rule.aspect.allowed)
             raise BadInput(f"{model.key} has no aspect ratio {order.aspect_ratio!r}: choose one of {allowed}.")
-        arguments[rule.aspect.field] = order.aspect_ratio
+        arguments[rule.aspect.field] = rule.aspect.values.get(order.aspect_ratio, order.aspect_ratio)
     if rule.takes_seed and order.seed is not None:
         arguments["seed"] = check_seed(order.seed)
     return arguments

@@ -85,7 +85,7 @@ def test_wan_training_uses_its_own_field_names() -> None:
         ("fal_wan_22_t2v_a14b", {"learning_rate": 2.0}, "learning_rate is 2"),
         ("fal_flux_lora_fast", {"trigger_word": " "}, "trigger word"),
         ("flux_lora", {}, "is no trainer"),
-        ("fal_flux", {}, "did you mean fal_flux_lora_fast"),
+        ("fal_flux", {}, "did you mean fal_flux"),
     ],
 )
 def test_a_training_option_that_is_not_taken_is_refused_with_the_reason(

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain.errors import BadInput
-from domain.model_rules import DurationRule, Model, ModelKind
+from domain.model_rules import DurationRule, LoraWire, Model, ModelKind
 from domain.registry import load_registry, parse_registry
 
 REGISTRY = load_registry()
@@ -38,7 +38,7 @@ def test_a_model_has_the_rule_of_its_kind_and_no_other(model: Model) -> None:
 @pytest.mark.parametrize("model", REGISTRY.models, ids=lambda model: model.key)
 def test_a_model_takes_loras_in_a_field_or_says_why_not(model: Model) -> None:
     if model.lora is not None:
-        assert bool(model.lora.field) == model.lora.takes
+        assert bool(model.lora.field or model.lora.wire is LoraWire.NODES) == model.lora.takes
         assert bool(model.lora.reason) != model.lora.takes
 
 
@@ -78,17 +78,13 @@ def test_a_model_like_none_is_refused_naming_them_all() -> None:
         REGISTRY.model("???")
 
 
-def test_each_trainable_base_has_its_trainer() -> None:
-    assert REGISTRY.trainer_for("flux-1-dev").key == "fal_flux_lora_fast"
-    assert REGISTRY.trainer_for("wan-22-t2v-a14b", "fal").key == "fal_wan_22_t2v_a14b"
-
-
 @pytest.mark.parametrize(
     ("base", "vendor", "reason"),
     [
-        ("wan-22-i2v-a14b", "fal", "needs videos"),
-        ("sdxl", "fal", "no SDXL trainer"),
-        ("flux-1-dev", "replicate", "replicate has no trainer"),
+        ("sdxl", "fal", "fal has no trainer for it here; choose one of .*z-image"),
+        ("hunyuan-video", "fal", "fal has no trainer"),
+        ("sd-15", "fal", "known for AnimateDiff"),
+        ("flux-1-dev", "nobody", "nobody has no trainer for it here; nobody trains nothing here"),
         ("flux-2", "fal", "no base model"),
     ],
 )
@@ -99,29 +95,80 @@ def test_a_base_without_a_trainer_is_refused_with_the_reason(base: str, vendor: 
 
 def test_fal_has_a_captioner_and_another_vendor_is_refused_naming_what_to_write() -> None:
     assert REGISTRY.captioner_for("fal").key == "moondream_3_caption"
-    with pytest.raises(BadInput, match="replicate has no captioner here: write captions: auto"):
-        REGISTRY.captioner_for("replicate")
+    with pytest.raises(BadInput, match="comfyui has no captioner here: write captions: auto"):
+        REGISTRY.captioner_for("comfyui")
 
 
-def test_only_flux_has_a_still_model_and_the_others_say_why_not() -> None:
-    still = REGISTRY.still_model_for("flux-1-dev")
-    assert still is not None
-    assert still.key == "flux_lora"
-    for base in ("wan-22-t2v-a14b", "wan-22-i2v-a14b", "sdxl"):
-        assert REGISTRY.still_model_for(base) is None
-        assert REGISTRY.base_model(base).no_still_model
+@pytest.mark.parametrize(
+    ("base", "trainer", "still", "film"),
+    [
+        ("flux-1-dev", "fal_flux_lora_fast", "flux_lora", None),
+        ("flux-2-dev", "fal_flux_2", "flux_2_lora", None),
+        ("z-image", "fal_z_image", "z_image_lora", None),
+        ("z-image-turbo", "fal_z_image_turbo_v2", "z_image_turbo_lora", None),
+        ("qwen-image", "fal_qwen_image_2512", "qwen_image_2512_lora", None),
+        ("wan-22-t2v-a14b", "fal_wan_22_t2v_a14b", "wan_22_t2i_lora", "wan_22_t2v_lora"),
+        ("wan-22-i2v-a14b", "fal_wan_22_i2v_a14b", None, "wan_22_i2v_lora"),
+        ("wan-21-i2v-14b", "fal_wan_21_i2v_720p", None, "wan_21_i2v_lora"),
+        ("ltx-23", "fal_ltx_23", None, "ltx_23_t2v_lora"),
+        ("minimax-h3-t2v", "fal_h3_t2v", None, "h3_t2v_lora"),
+        ("minimax-h3-i2v", "fal_h3_i2v", None, "h3_i2v_lora"),
+    ],
+)
+def test_what_fal_trains_it_also_loads_in_the_model_that_comes_first(
+    base: str, trainer: str, still: str | None, film: str | None
+) -> None:
+    assert REGISTRY.trainer_for(base).key == trainer
+    for wanted, found in ((still, REGISTRY.still_model_for(base)), (film, REGISTRY.filming_model_for(base))):
+        assert (found.key if found else None) == wanted
+
+
+def test_a_base_that_no_vendor_draws_stills_with_says_why() -> None:
+    every = {model.vendor for model in REGISTRY.models}
+    for base in REGISTRY.base_models:
+        if REGISTRY.still_model_for(base.key, sorted(every)) is None and base.key.startswith(("wan-22", "ltx", "mini")):
+            assert base.no_still_model
+
+
+def test_the_models_that_keep_a_face_without_a_lora_say_how_many_pictures_they_take() -> None:
+    identities = {model.key: model.still.identity for model in REGISTRY.face_still_models() if model.still}
+    assert {"flux_pulid", "flux_kontext", "flux_2_edit", "ip_adapter_face_id"} <= identities.keys()
+    assert all(rule is not None and 1 <= rule.minimum <= rule.maximum for rule in identities.values())
 
 
 def test_wan_text_and_image_to_video_are_different_bases() -> None:
     keys = [base.key for base in REGISTRY.base_models]
-    assert keys == ["flux-1-dev", "wan-22-t2v-a14b", "wan-22-i2v-a14b", "sdxl"]
+    assert {"wan-22-t2v-a14b", "wan-22-i2v-a14b"} <= set(keys)
+    assert len(keys) == len(set(keys))
 
 
-def test_every_video_model_is_listed_and_can_be_found_by_its_endpoint() -> None:
-    assert {model.key for model in REGISTRY.video_models()} == {*OWNERS_FIVE, "kling_o1_reference", "wan_22_t2v_lora"}
+def test_every_model_can_be_found_by_its_endpoint_and_those_that_share_one_give_the_same_files() -> None:
     for model in REGISTRY.models:
-        assert REGISTRY.by_endpoint("fal", model.endpoint) == model
+        found = REGISTRY.by_endpoint(model.vendor, model.endpoint)
+        assert found is not None
+        if model.vendor == "fal":
+            assert found.kind is model.kind
+            assert model.training is None or (found.training and found.training.weights == model.training.weights)
     assert REGISTRY.by_endpoint("fal", "fal-ai/nothing") is None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [model for model in REGISTRY.models if model.training and model.vendor == "fal"],
+    ids=lambda model: model.key,
+)
+def test_a_trainer_at_fal_names_the_files_it_answers_with(model: Model) -> None:
+    assert model.training is not None
+    assert "lora" in model.training.weights.values()
+
+
+@pytest.mark.parametrize("key", ["fal_hunyuan_video", "hunyuan_video_lora", "fal_h3_ref2va"])
+def test_a_model_that_cannot_be_had_is_refused_with_the_reason(key: str) -> None:
+    unsupported = next(one for one in REGISTRY.unsupported if one.key == key)
+    assert unsupported.date
+    with pytest.raises(BadInput) as refused:
+        REGISTRY.model(key)
+    assert unsupported.reason in refused.value.message
 
 
 @pytest.mark.parametrize(("wanted", "offered"), [(3, 6), (6, 6), (7, 10), (30, 10)])
@@ -146,6 +193,6 @@ def test_the_default_length_is_one_that_can_be_bought(model: Model) -> None:
 
 
 def test_a_misspelt_field_in_the_file_is_noticed() -> None:
-    text = (Path(__file__).parents[2] / "domain" / "models.toml").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "domain" / "models" / "fal.toml").read_text("utf-8")
     with pytest.raises(ValidationError, match="min_imagez"):
         parse_registry(text.replace("min_images = 4", "min_imagez = 4", 1))

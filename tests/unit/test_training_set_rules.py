@@ -163,7 +163,7 @@ def test_with_two_bases_every_trainer_is_asked(folder: Path) -> None:
 @pytest.mark.parametrize("base", [entry.key for entry in load_registry().base_models if entry.no_trainer])
 def test_a_base_that_nothing_trains_is_refused_with_the_reason_and_the_others(folder: Path, base: str) -> None:
     said = refused(folder, base_models=[base])
-    assert f"No LoRA can be trained on {base}: {load_registry().base_model(base).no_trainer}" in said
+    assert f"No LoRA can be trained on {base} at fal: {load_registry().base_model(base).no_trainer}" in said
     assert FLUX in said
 
 

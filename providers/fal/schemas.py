@@ -1,0 +1,115 @@
+"""What fal says its endpoints take, today: read from its schema pages, kept for an hour, held against a request.
+
+`https://fal.ai/api/openapi/queue/openapi.json?endpoint_id=…` answers without a key, with an OpenAPI document of one
+endpoint (fal.md 1.9; fal's public catalogues are distilled from it, 2026-09). The key is not sent there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from domain.errors import Rejected, Unavailable
+from domain.jobs import VendorRequest
+from domain.model_rules import Model
+from providers.fal.client import FalClient, json_of
+from providers.vendor_ports import LiveSchema
+
+log = logging.getLogger("onmodel.fal")
+
+SCHEMA_URL = "https://fal.ai/api/openapi/queue/openapi.json"
+KEPT_SECONDS = 3600.0
+LARGEST_DOCUMENT_BYTES = 4 * 1024 * 1024
+
+WITNESS = "fal-ai/flux-lora"
+"""An endpoint that fal has had since 2024. Where even this one has no schema, the page has moved, and its 404 says
+nothing of a trainer: how fal answers for retired ids is not confirmed (fal.md 5.1)."""
+
+
+class FalSchemas:
+    """`SchemaReader` over fal's schema pages. Safe to share between threads; `clock` counts seconds."""
+
+    def __init__(self, client: FalClient, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[float, LiveSchema | None]] = {}
+
+    def live_schema(self, model: Model) -> LiveSchema:
+        """As `vendor_ports.SchemaReader`."""
+        found = self._schema(model.endpoint)
+        if found is None:
+            raise Rejected(
+                f"fal no longer has {model.endpoint} ({model.key}): its schema page answers 404. Choose another model; "
+                "nothing was sent."
+            )
+        return found
+
+    def check_schema(self, model: Model, request: VendorRequest) -> None:
+        """As `vendor_ports.SchemaReader`."""
+        try:
+            live = self.live_schema(model)
+        except Unavailable as error:
+            log.warning("%s is ordered without a look at what it takes today: %s", model.key, error.message)
+            return
+        given = frozenset(request.arguments)
+        problems = [f"has no field {name!r}" for name in sorted(given - live.fields)]
+        problems += [f"also wants {name!r}" for name in sorted(live.required - given)]
+        if problems:
+            raise Rejected(
+                f"{model.endpoint} has changed since it was written down: it {' and '.join(problems)} "
+                f"(fal's schema, read {live.read_at:%Y-%m-%d %H:%M} UTC). Correct {model.key} in "
+                "domain/models/fal.toml or choose another model; nothing was sent."
+            )
+
+    def _schema(self, endpoint: str) -> LiveSchema | None:
+        """None when fal has no such endpoint."""
+        with self._lock:
+            kept = self._kept.get(endpoint)
+        if kept is not None and self._clock() - kept[0] < KEPT_SECONDS:
+            return kept[1]
+        found = self._read(endpoint)
+        if found is None and (endpoint == WITNESS or self._schema(WITNESS) is None):
+            raise Unavailable(f"fal's schema page answers 404 even for {WITNESS}, so it has moved.")
+        with self._lock:
+            self._kept[endpoint] = (self._clock(), found)
+        return found
+
+    def _read(self, endpoint: str) -> LiveSchema | None:
+        try:
+            response = self._client.http.get(SCHEMA_URL, params={"endpoint_id": endpoint}, follow_redirects=False)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise Unavailable(f"fal's schema page could not be read ({self._client.failure(error)}).") from error
+        if response.status_code in (404, 410):
+            return None
+        document = json_of(response) if len(response.content) <= LARGEST_DOCUMENT_BYTES else None
+        schema = _input_schema(document, endpoint) if response.is_success else None
+        if schema is None:
+            raise Unavailable(f"fal's schema page answered {response.status_code} and nothing that says what it takes.")
+        return schema
+
+
+def _input_schema(document: Any, endpoint: str) -> LiveSchema | None:
+    """The schema of the endpoint's POST; None when the document has none that can be read."""
+    post = _at(document, "paths", f"/{endpoint}", "post", "requestBody", "content", "application/json", "schema")
+    name = post.get("$ref") if isinstance(post, dict) else None
+    if isinstance(name, str):
+        post = _at(document, "components", "schemas", name.rpartition("/")[2])
+    fields = _at(post, "properties")
+    required = _at(post, "required") or []
+    if not isinstance(fields, dict) or not fields or not isinstance(required, list):
+        return None
+    names = frozenset(str(field) for field in required)
+    return LiveSchema(fields=frozenset(str(field) for field in fields), required=names, read_at=datetime.now(UTC))
+
+
+def _at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
