@@ -106,7 +106,8 @@ class ProgramRule(Record):
     program's own words (providers/trainers). `home` is the program's folder in the image ('' on a machine of one's own,
     which says so itself); where the image lacks the program, `repository` and `commit` say what is put there. `gpus`
     are RunPod's ids in order of preference, `price_cap_usd_per_hour` the most one may cost; `hard_stop_seconds` its
-    life's end whatever happens. `seconds_per_step` and `overhead_seconds` (boot, downloads, caching, upload) are for the estimate.
+    life's end whatever happens. `seconds_per_step` and `overhead_seconds` (boot, downloads, caching, upload) are for
+    the estimate.
     """
 
     program: TrainerKind
