@@ -234,6 +234,10 @@ class S3BlobStore:
 
     # --- the bucket ---
 
+    def bucket(self) -> tuple[S3Client, str, str]:
+        """The client, the bucket's name and the prefix ("" or one that ends with a slash), for what else lies there."""
+        return self._s3, self._bucket, self._prefix
+
     @property
     def _s3(self) -> S3Client:
         with self._opening:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -50,6 +50,7 @@ JOB_SECONDS = 31 * 86400.0
 """Jobs are remembered as long as a month's account of what was charged asks for them."""
 
 SWEEP_SECONDS = 3600.0
+AS_HOST = "_as"
 
 
 @dataclass(frozen=True)
@@ -174,12 +175,17 @@ class SandboxServer:
         part = next((part for part in self._parts if host in part.hosts), None)
         if part is not None:
             return part.answer(request)
+        if host in LOOPBACK_HOSTS and request.segments[:1] == [AS_HOST] and not _is_browser(request):
+            # For programs that cannot set a Host of their own: /_as/HOST/path.
+            _, _, name, path = (request.path + "/").split("/", 3)
+            played = replace(request, host=name, path=f"/{path.removesuffix('/')}")
+            return refusal(421, "No such host") if name in LOOPBACK_HOSTS else self.answer(played)
         if host in LOOPBACK_HOSTS:
             return self._control(request)
         return refusal(421, f"The sandbox plays vendors' hosts, and {host!r} is none of them.")
 
     def _control(self, request: Request) -> Reply:
-        if request.header("Origin") or request.header("Sec-Fetch-Site"):
+        if _is_browser(request):
             return refusal(403, "The sandbox's control pages are not for browsers.")
         match request.method, request.path:
             case "GET", "/_sandbox/health":
@@ -229,6 +235,10 @@ class SandboxServer:
         draft = self._options.folder / "server.json.tmp"
         draft.write_text(json.dumps(address))
         draft.rename(self._options.folder / "server.json")
+
+
+def _is_browser(request: Request) -> bool:
+    return bool(request.header("Origin") or request.header("Sec-Fetch-Site"))
 
 
 def _lock_home(folder: Path) -> TextIO:

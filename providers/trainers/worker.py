@@ -107,6 +107,8 @@ class Run:
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._tail = b""
+        self._is_training = False
+        self._steps_before = 0  # of the trainings that are over: a job may have two
         self.work = Path(job["work_folder"])
         self.work.mkdir(parents=True, exist_ok=True)
         self.log = (self.work / "onmodel-run.log").open("ab")
@@ -145,13 +147,17 @@ class Run:
             if limit is not None and self.web.now() > limit - DEADLINE_MARGIN_SECONDS:
                 self.stop(Lost("Its hard stop came before it was done."))
             with self._lock:
-                found = progress_of(self._tail.decode("utf-8", "replace"))
+                found = progress_of(self._tail.decode("utf-8", "replace")) if self._is_training else None
             if found is not None:
-                step, total, loss, left = found
-                self.facts.update(step=step, total_steps=total, loss=loss, seconds_left=left)
+                self._note_progress(found)
             self.facts.update(gpu_use())
             self.tell()
             self.over.wait(self.job.get("heartbeat_seconds") or HEARTBEAT_SECONDS)
+
+    def _note_progress(self, bar: tuple[int, int, float | None, float | None]) -> None:
+        step, total, loss, left = bar
+        self.facts.update(step=self._steps_before + step, loss=loss, seconds_left=left)
+        self.facts["total_steps"] = self.job["total_steps"] or self._steps_before + total
 
     def stop(self, reason: Lost) -> None:
         """End the trainer; the first reason counts."""
@@ -243,6 +249,7 @@ class Run:
         assert child.stdout is not None
         with self._lock:
             self._tail = b""
+            self._is_training = is_training
         looked_at = 0.0
         trouble: str | None = None
         while chunk := os.read(child.stdout.fileno(), 65536):
@@ -257,9 +264,11 @@ class Run:
                     end_group(child)
         child.stdout.close()
         text = self._tail.decode("utf-8", "replace")
-        found = progress_of(text)
+        found = progress_of(text) if is_training else None
+        self._is_training = False
         if found is not None:
-            self.facts.update(step=found[0], total_steps=found[1], loss=found[2], seconds_left=found[3])
+            self._note_progress(found)
+            self._steps_before += found[0]
         return trouble or trouble_in(text)
 
     def _result(self, result: dict[str, Any]) -> Path | None:
@@ -281,9 +290,9 @@ class Run:
     def _check_steps(self, paths: list[Path]) -> None:
         wanted = self.job["total_steps"]
         # A trainer that shows no bar may still say in its file how far it came.
-        seen = [step for step in (self.facts.get("step"), *map(steps_in, paths)) if step]
-        if wanted and seen and max(seen) < wanted - max(1, wanted * SHORT_BY):
-            raise Lost(f"The trainer ended well after {max(seen)} of {wanted} steps: it did not train to the end.")
+        seen = max(self.facts.get("step") or 0, sum(step or 0 for step in map(steps_in, paths)))
+        if wanted and seen and seen < wanted - max(1, wanted * SHORT_BY):
+            raise Lost(f"The trainer ended well after {seen} of {wanted} steps: it did not train to the end.")
 
     def _upload(self, role: str, path: Path, url: str) -> dict[str, Any]:
         entry = {"role": role, "name": path.name, "size_bytes": path.stat().st_size, "sha256": sha256_of(path)}

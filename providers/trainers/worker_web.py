@@ -61,6 +61,7 @@ class Web:
                     return data
             except urllib.error.HTTPError as error:
                 # A store that does not let strangers list says 403 for what is not there.
+                error.close()
                 if error.code in (403, 404, 410):
                     return None
                 _wait_or_raise(error, pause)
@@ -125,6 +126,8 @@ def _path_of(address: str) -> Path | None:
 
 
 def _wait_or_raise(error: Exception, pause: float | None) -> None:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
     if pause is None:
         raise error
     time.sleep(pause)
