@@ -16,7 +16,6 @@ from domain.errors import BadInput
 from domain.model_rules import TrainerKind
 from domain.records import Record
 
-
 TRAINER_HOME_VARIABLES = {
     TrainerKind.AI_TOOLKIT: "ONMODEL_AI_TOOLKIT_HOME",
     TrainerKind.MUSUBI: "ONMODEL_MUSUBI_HOME",
