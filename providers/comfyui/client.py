@@ -32,7 +32,7 @@ class ComfyUiClient:
             )
         self.http = http
         self._auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
-        login = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
+        self._login = login = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
         raw_password = url.userinfo.decode().partition(":")[2]
         self._secrets = sorted({url.password, raw_password, login} - {""}, key=len, reverse=True) if self._auth else []
         self.base_url = str(url.copy_with(userinfo=b"")).rstrip("/")
@@ -44,6 +44,15 @@ class ComfyUiClient:
     def address(self, path: str, **query: str) -> str:
         """An address at this server, without the password."""
         return str(httpx.URL(self.base_url + path, params=query or None))
+
+    def socket_address(self, client_id: str) -> str:
+        """The address of the server's web socket for this client."""
+        url = httpx.URL(self.base_url + "/ws", params={"clientId": client_id})
+        return str(url.copy_with(scheme="wss" if url.scheme == "https" else "ws"))
+
+    def socket_headers(self) -> dict[str, str]:
+        """What a web socket's handshake carries: the proxy's login, where there is one. A secret."""
+        return {"Authorization": f"Basic {self._login}"} if self._auth else {}
 
     def send(self, method: str, path: str, **given: Any) -> httpx.Response:
         """One request, sent once, answer read whole; no redirect is followed. Raises what httpx raises."""

@@ -26,7 +26,12 @@ from domain.errors import (
 from domain.jobs import VendorJobIds, VendorRequest
 from domain.records import Record
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
+from providers.comfyui.checking import NodeChecker
 from providers.comfyui.client import ComfyUiClient, json_of
+from providers.comfyui.injecting import OUR_PREFIX, Graph, check_api_format
+from providers.comfyui.listening import Listeners
+from providers.comfyui.lora_nodes import PASSES_ON
+from providers.comfyui.placing import check_base
 from providers.vendor_ports import Ping
 from providers.web import NEVER_SENT
 
@@ -58,19 +63,36 @@ class QueueLook(Record):
 class ComfyUiQueue:
     """The part of `JobQueue` that is about being in the queue."""
 
-    def __init__(self, client: ComfyUiClient) -> None:
+    def __init__(self, client: ComfyUiClient, listeners: Listeners) -> None:
         self._client = client
+        self._checker = NodeChecker(client)
+        self._listeners = listeners
         self.absence = absence_rule(client.http.timeout)
 
     def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
         """One POST of the node graph under our own prompt id, never repeated.
+
+        Before it, the graph is held against the server's own nodes and its LoRAs against the workflow's base: what
+        fails there is `Rejected`, and nothing was sent. A web socket is opened for the job where the server has one.
 
         A 200 with node errors means that ComfyUI dropped one branch and queued the rest. That is no job of ours: it is
         taken out of the queue again, and only when a look then shows it gone the answer is `Rejected`. Otherwise it is
         `SubmissionUnknown`: the look-up finds it, and it ends as a cancelled job or with what is left of it.
         """
         prompt_id = prompt_id_of(submission)
-        body = _body(request, submission, prompt_id)
+        graph = _graph(request, submission, prompt_id)
+        _body(graph, prompt_id)  # plain JSON, or nobody is asked anything
+        _check_loras(graph, request.arguments.get("base_model"))
+        graph = self._checker.checked(graph, _filled(request))
+        body = _body(graph, prompt_id)
+        self._listeners.begin(prompt_id, graph)
+        try:
+            return self._post(prompt_id, body)
+        except OnModelError:
+            self._listeners.end(prompt_id)
+            raise
+
+    def _post(self, prompt_id: str, body: bytes) -> VendorJobIds:
         try:
             response = self._client.send("POST", "/prompt", content=body, headers={"Content-Type": "application/json"})
         except NEVER_SENT as error:
@@ -246,17 +268,41 @@ def prompt_id_of(submission: Submission) -> str:
     return str(uuid.uuid5(OUR_IDS, f"{submission.installation}:{submission.job_key}:{submission.number}"))
 
 
-def _body(request: VendorRequest, submission: Submission, prompt_id: str) -> bytes:
+def _graph(request: VendorRequest, submission: Submission, prompt_id: str) -> Graph:
+    """The graph as it is sent: the files' names at the server in it, and this job's own beginning of file names."""
     try:
-        graph = request.with_urls(submission.url_of).get("workflow")
-        if not isinstance(graph, dict) or not graph or "nodes" in graph:
-            raise BadInput(f"The job {prompt_id} has no workflow in ComfyUI's API format: export it as such.")
-        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": prompt_id}
-        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        workflow = request.with_urls(submission.url_of).get("workflow")
     except KeyError as missing:
         raise BadInput(f"The file {missing} of {prompt_id} is not at ComfyUI: upload it before submitting.") from None
+    graph = check_api_format(workflow, f"of the job {prompt_id}")
+    for node in graph.values():
+        for field, value in node["inputs"].items():
+            if value == OUR_PREFIX:
+                node["inputs"][field] = f"onmodel/{prompt_id}"
+    return graph
+
+
+def _body(graph: Graph, prompt_id: str) -> bytes:
+    try:
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": prompt_id}
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise BadInput(f"The workflow of {prompt_id} is not plain JSON: {error}.") from error
+
+
+def _check_loras(graph: Graph, base_model: Any) -> None:
+    """`Rejected` for a LoRA that was placed as one of another base than the workflow's."""
+    if not isinstance(base_model, str):
+        return
+    for node in graph.values():
+        name = node["inputs"].get("lora_name")
+        if node["class_type"] in PASSES_ON and isinstance(name, str):
+            check_base(name, base_model)
+
+
+def _filled(request: VendorRequest) -> list[tuple[str, str]]:
+    places = request.arguments.get("filled")
+    return [(place[0], place[1]) for place in (places if isinstance(places, list) else ())]
 
 
 def _entry(item: Any) -> tuple[float, str]:

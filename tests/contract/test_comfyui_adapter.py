@@ -71,7 +71,7 @@ def test_the_adapter_plays_the_role_the_door_asks_for(vendor: ComfyUiVendor) -> 
 def test_a_submit_is_one_post_of_the_graph_under_an_id_of_our_own(is_new: bool) -> None:
     with ComfyUiStandin(is_new=is_new) as comfy, vendor_at(comfy.url) as vendor:
         ids = vendor.submit(STILL, SENT)
-        (sent,) = comfy.seen
+        (sent,) = comfy.asked(PROMPT)
         body = json.loads(sent.body)
         assert ids == VendorJobIds(request_id=OURS)
         assert comfy.accepted == [OURS] == [body["prompt_id"]]
@@ -236,7 +236,7 @@ def test_a_workflow_taken_in_part_and_not_seen_to_be_gone_is_unknown_and_found(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"workflow": GRAPH | {"1": {"inputs": {"x": float("nan")}}}}, "not plain JSON"),
+        ({"workflow": GRAPH | {"1": {"class_type": "Note", "inputs": {"x": float("nan")}}}}, "not plain JSON"),
         ({"workflow": {"nodes": [], "links": []}}, "API format"),
         ({"workflow": {}}, "API format"),
         ({"prompt": "a harbour"}, "API format"),
