@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from domain.model_rules import Unsupported
     from providers.wiring import Ports
 
-WIDTHS = (24, 17, 16, 8, 11)
-"""Columns of the table beside the price's date: together 80 with their gaps."""
+WIDTHS = (24, 16, 15, 8, 9)
+"""Columns of the table: with two blanks between them 80."""
 
 Proofs = dict[tuple[str, str], Proof]
 
@@ -98,13 +98,20 @@ def _rows(model: Model, proofs: Proofs, sources: _Sources, now: datetime) -> lis
         price_words(price),
         proof_words(model, _proof_of(model, proofs), now),
     ]
-    columns = [_broken(cell, width) for cell, width in zip(cells, WIDTHS, strict=True)]
+    columns = [broken(cell, width) for cell, width in zip(cells, WIDTHS, strict=True)]
     height = max(len(column) for column in columns)
     return [[column[line] if line < len(column) else "" for column in columns] for line in range(height)]
 
 
-def _broken(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+def broken(text: str, width: int) -> list[str]:
+    """Lines of at most `width`; a key that is longer goes on after one of its `_`."""
+    words: list[str] = []
+    for word in text.split():
+        while len(word) > width and (end := word.rfind("_", 0, width)) > 0:
+            words.append(word[: end + 1])
+            word = word[end + 1 :]
+        words.append(word)
+    return textwrap.wrap(" ".join(words), width, break_on_hyphens=False) or [""]
 
 
 def _tell_unsupported(unsupported: Sequence[Unsupported]) -> None:
