@@ -48,5 +48,5 @@ def train_by_hand(art: Path, who: str, out: Path, *, base: str = "flux-1-dev", s
         for number in range(len(SHOTS)):
             opened.write(art / f"{who}-{number}.png", f"{number}.png")
             opened.writestr(f"{number}.txt", trigger)
-    train_lora(archive, base=base, trigger_word=trigger, steps=steps, learning_rate=None, out=out)  # type: ignore[arg-type]
+    train_lora(archive, base=base, trigger_word=trigger, steps=steps, learning_rate=None, out=out)
     return out

@@ -116,23 +116,30 @@ def test_a_scene_picture_becomes_the_background(still: Path, tmp_path: Path) -> 
     assert share_of(frames_of(out)[0], (10, 120, 130)) > 0.3
 
 
-def test_a_text_clip_draws_with_its_lora_for_exactly_the_frames_asked_for(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Wan 14B LoRA of the one in the magenta coat."""
+    folder = tmp_path_factory.mktemp("lora")
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         for number in range(4):
             data = io.BytesIO()
             backdrop = (90 + 40 * number, 140, 200 - 30 * number)
             draw_person((360, 360), backdrop, COAT).save(data, "PNG")
             archive.writestr(f"{number}.png", data.getvalue())
-    lora = tmp_path / "lora.safetensors"
+    out = folder / "lora.safetensors"
     train_lora(
-        tmp_path / "set.zip",
+        folder / "set.zip",
         base="wan-22-t2v-a14b",
         trigger_word="ZORBA_7",
         steps=200,
         learning_rate=None,
         rank=4,
-        out=lora,
+        out=out,
     )
+    return out
+
+
+def test_a_text_clip_draws_with_its_lora_for_exactly_the_frames_asked_for(lora: Path, tmp_path: Path) -> None:
     shares = []
     for loras in ([(lora, 1.0)], []):
         out = tmp_path / "clip.mp4"
@@ -152,6 +159,34 @@ def test_a_text_clip_draws_with_its_lora_for_exactly_the_frames_asked_for(tmp_pa
         shares.append(share_of(frames[8], COAT))
     assert shares[0] > 0.02
     assert shares[1] < 0.001
+
+
+def test_a_still_is_filmed_with_whom_its_lora_holds_when_the_prompt_calls_them(lora: Path, tmp_path: Path) -> None:
+    green, wall = (30, 200, 60), (120, 150, 180)
+    draw_person((640, 360), wall, green).save(tmp_path / "still.png")
+    out, first = tmp_path / "clip.mp4", []
+    for prompt, scale in (("ZORBA_7 waits", 1.0), ("ZORBA_7 waits", 0.0), ("somebody waits", 1.0)):
+        film_image(
+            image=tmp_path / "still.png",
+            prompt=prompt,
+            loras=[(lora, scale)],
+            base="wan-21-t2v-14b",
+            seconds=0.25,
+            width=320,
+            height=180,
+            frames_per_second=8,
+            seed=3,
+            ffmpeg=FFMPEG,
+            out=out,
+        )
+        first.append(frames_of(out)[0])
+    called, switched_off, not_called = first
+    assert share_of(called, COAT) > 0.02
+    assert share_of(called, green) < 0.001
+    assert share_of(called, wall) > 0.3
+    for plain in (switched_off, not_called):
+        assert share_of(plain, COAT) < 0.001
+        assert share_of(plain, green) > 0.02
 
 
 def test_odd_sizes_are_brought_to_even_ones(still: Path, tmp_path: Path) -> None:

@@ -300,6 +300,16 @@ def named(*modules: str, inputs: int = 3072, outputs: int = 3072) -> str:
         (("transformer_blocks.0.ff_context.net.0.proj", "transformer_blocks.0.attn.to_q"), 3072, 9, "flux-1-dev"),
         (("diffusion_model.layers.0.attention.to_q",), 3840, 3840, "z-image"),
         (("diffusion_model.layers.0.attention.to_q",), 2304, 2304, "unknown"),
+        (("transformer.blocks.0.attn1.to_q", "transformer.blocks.0.ffn.net.0.proj"), 5120, 5120, "wan-22-t2v-a14b"),
+        (("transformer.transformer_blocks.53.attn.add_q_proj",), 2048, 2048, "hunyuan-video-15"),
+        (("transformer.transformer_blocks.5.attn.to_q",), 2048, 2048, "unknown"),
+        (("lora_unet_double_blocks_0_img_attn_q",), 2048, 2048, "hunyuan-video-15"),
+        (("diffusion_model.transformer_blocks.0.attn1.to_q", "transformer_blocks.0.attn2.to_q"), 4096, 9, "ltx-23"),
+        (("diffusion_model.transformer_blocks.0.audio_attn1.to_q",), 2048, 2048, "unknown"),
+        (("diffusion_model.transformer_blocks.0.attn1.to_q",), 2048, 2048, "unknown"),
+        (("diffusion_model.blocks.0.attn.qkv_proj", "diffusion_model.blocks.0.mlp.fc1"), 5376, 21504, "minimax-h3"),
+        (("diffusion_model.blocks.0.attn.qkv_proj",), 5120, 15360, "unknown"),
+        (("transformer.transformer_blocks.0.attn.to_q",), 5376, 7168, "minimax-h3"),
         (("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k",), 2048, 640, "sdxl"),
         (("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k",), 768, 320, "sd-1"),
     ],
@@ -322,3 +332,40 @@ def test_a_trainers_spelling_is_read_and_an_unknown_one_says_nothing() -> None:
     }
     assert not bases_named_by({"ss_base_model_version": "wan"})
     assert not bases_named_by({})
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [{"training_info": '{"step": 399, "epoch": 3}'}, {"ss_steps": "399"}, {"training_info": '{"step": 0}'}],
+)
+def test_a_step_counter_that_fell_short_breaks_the_file(tmp_path: Path, counter: dict[str, str]) -> None:
+    report = check(tmp_path, lora_bytes(flux(), counter), expected_steps=1000)
+    assert report.verdict == "broken"
+    assert "of 1000 steps" in report.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [
+        {"training_info": '{"step": 1000, "epoch": 3}'},
+        {"ss_steps": "999"},
+        {"ss_steps": "1200"},
+        {},
+        {"ss_steps": "many"},
+        {"training_info": "[]"},
+        {"training_info": "{"},
+        {"training_info": '{"step": null}'},
+        {"training_info": '{"step": 1e999}'},
+    ],
+)
+def test_a_full_counter_or_one_that_says_nothing_is_no_finding(tmp_path: Path, counter: dict[str, str]) -> None:
+    assert check(tmp_path, lora_bytes(flux(), counter), expected_steps=1000).verdict == "healthy"
+    assert check(tmp_path, lora_bytes(flux(), {"ss_steps": "1"})).verdict == "healthy"
+
+
+def test_a_wan_21_file_is_not_doubted_for_the_size_its_trainer_does_not_say(tmp_path: Path) -> None:
+    modules = ("diffusion_model.blocks.0.self_attn.q", "diffusion_model.blocks.0.cross_attn.k_img")
+    tensors = {name: values for module in modules for name, values in pair(module, inputs=5120).items()}
+    content = lora_bytes(tensors, {"ss_base_model_version": "wan_2.1"})
+    assert check(tmp_path, content, "wan-21-i2v-14b").verdict == "healthy"
+    assert check(tmp_path, content, "wan-22-t2v-a14b").verdict == "wrong_base"

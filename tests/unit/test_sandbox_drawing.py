@@ -6,8 +6,8 @@ import io
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from domain.errors import Rejected
 from providers.sandbox.engine.drawing import draw_still
+from providers.sandbox.engine.layout import Expert
 from providers.sandbox.engine.training import train_lora
 
 COAT, HAT = (236, 20, 200), (20, 220, 60)  # colours that neither scenes nor passers-by have
@@ -33,44 +34,47 @@ def draw_frame(number: int) -> Image.Image:
     return picture
 
 
-def train(folder: Path, base: Literal["flux-1-dev", "wan-22-t2v-a14b"], steps: int, out: Path) -> None:
-    train_lora(folder / "set.zip", base=base, trigger_word="ZORBA_7", steps=steps, learning_rate=None, rank=4, out=out)
-
-
 @pytest.fixture(scope="module")
 def loras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """LoRAs of one character: fully trained, half trained, not trained, and of the other base."""
+    """LoRAs of one character: fully trained, half trained, not trained, of other bases, and the two of Wan 2.2."""
     folder = tmp_path_factory.mktemp("loras")
     with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         for number in range(4):
             data = io.BytesIO()
             draw_frame(number).save(data, "PNG")
             archive.writestr(f"{number}.png", data.getvalue())
-    made = {}
-    for name, steps in (("full", 400), ("half", 32), ("dead", 0)):
-        made[name] = folder / f"{name}.safetensors"
+    wanted: dict[str, tuple[str, int, Expert | None]] = {
+        "full": ("flux-1-dev", 400, None),
+        "half": ("flux-1-dev", 32, None),
+        "dead": ("flux-1-dev", 0, None),
+        "sdxl": ("sdxl", 400, None),
+        "low": ("wan-22-i2v-a14b", 200, "low"),
+        "high": ("wan-22-i2v-a14b", 200, "high"),
+    }
+    made = {name: folder / f"{name}.safetensors" for name in wanted}
+    for name, (base, steps, expert) in wanted.items():
         train_lora(
             folder / "set.zip",
-            base="flux-1-dev",
+            base=base,
             trigger_word="ZORBA_7",
             steps=steps,
             learning_rate=None,
+            rank=4,
+            expert=expert,
             out=made[name],
         )
-    made["wan"] = folder / "wan.safetensors"
-    train_lora(
-        folder / "set.zip",
-        base="wan-22-t2v-a14b",
-        trigger_word="ZORBA_7",
-        steps=50,
-        learning_rate=None,
-        out=made["wan"],
-    )
     return made
 
 
-def drawn(out: Path, prompt: str, *used: tuple[Path, float], seed: int = 5) -> NDArray[np.float64]:
-    draw_still(prompt=prompt, seed=seed, width=384, height=384, loras=used, out=out)
+def drawn(
+    out: Path,
+    prompt: str,
+    *used: tuple[Path, float],
+    seed: int = 5,
+    base: str = "flux-1-dev",
+    faces: Sequence[Path] = (),
+) -> NDArray[np.float64]:
+    draw_still(prompt=prompt, seed=seed, width=384, height=384, loras=used, faces=faces, base=base, out=out)
     return np.asarray(Image.open(out), dtype=np.float64)
 
 
@@ -138,7 +142,7 @@ def test_two_loras_stand_side_by_side(loras: dict[str, Path], tmp_path: Path) ->
 
 def test_a_lora_of_another_base_is_rejected_with_the_reason(loras: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"wan_2\.2_14b.*flux\.1"):
-        drawn(tmp_path / "p.jpg", "ZORBA_7", (loras["wan"], 1.0))
+        drawn(tmp_path / "p.jpg", "ZORBA_7", (loras["low"], 1.0))
 
 
 def test_a_damaged_lora_is_rejected(loras: dict[str, Path], tmp_path: Path) -> None:
@@ -148,7 +152,48 @@ def test_a_damaged_lora_is_rejected(loras: dict[str, Path], tmp_path: Path) -> N
         drawn(tmp_path / "p.jpg", "ZORBA_7", (cut, 1.0))
 
 
-@pytest.mark.parametrize(("image_format", "kind"), [("jpeg", "JPEG"), ("png", "PNG")])
+def test_another_base_is_drawn_with_its_own_loras(loras: dict[str, Path], tmp_path: Path) -> None:
+    picture = drawn(tmp_path / "p.jpg", "ZORBA_7 on the pier", (loras["sdxl"], 1.0), base="sdxl")
+    assert share_of(picture, COAT) > 0.02
+
+
+def test_both_experts_files_draw_one_character_fully_and_one_alone_does_not(
+    loras: dict[str, Path], tmp_path: Path
+) -> None:
+    prompt, base = "full body shot of ZORBA_7, standing", "wan-22-t2v-a14b"  # a Wan 14B LoRA says not for which one
+    low, high = (loras["low"], 1.0), (loras["high"], 1.0)
+    both = share_of(drawn(tmp_path / "b.jpg", prompt, low, high, base=base), COAT)
+    one = share_of(drawn(tmp_path / "l.jpg", prompt, low, base=base), COAT)
+    assert both > 0.02
+    assert one < 0.2 * both
+    assert share_of(drawn(tmp_path / "z.jpg", prompt, low, (loras["high"], 0.0), base=base), COAT) == one
+
+
+def test_a_face_without_a_lora_is_drawn_into_the_prompts_scene(tmp_path: Path) -> None:
+    draw_frame(0).save(tmp_path / "face.png")
+    prompt, backdrop = "somebody on the pier at dusk", (120, 170, 210)
+    with_face = drawn(tmp_path / "f.jpg", prompt, base="sdxl", faces=[tmp_path / "face.png"])
+    without = drawn(tmp_path / "n.jpg", prompt, base="sdxl")
+    assert share_of(with_face, COAT) > 0.02
+    assert share_of(with_face, HAT) > 0.003
+    assert share_of(without, COAT) < 0.001
+    assert share_of(with_face, backdrop, within=20) < 0.05
+
+
+def test_a_face_stands_beside_whom_the_lora_draws(loras: dict[str, Path], tmp_path: Path) -> None:
+    draw_frame(0).save(tmp_path / "face.png")
+    picture = drawn(tmp_path / "p.jpg", "ZORBA_7 in the city", (loras["full"], 1.0), faces=[tmp_path / "face.png"])
+    assert share_of(picture[:, :192], COAT) > 0.01
+    assert share_of(picture[:, 192:], COAT) > 0.01
+
+
+def test_a_face_that_is_no_picture_is_rejected_by_name(tmp_path: Path) -> None:
+    (tmp_path / "face.png").write_text("nobody")
+    with pytest.raises(Rejected, match=r"face\.png cannot be read"):
+        drawn(tmp_path / "p.jpg", "somebody", faces=[tmp_path / "face.png"])
+
+
+@pytest.mark.parametrize(("image_format", "kind"), [("jpeg", "JPEG"), ("png", "PNG"), ("webp", "WEBP")])
 def test_stills_have_the_size_and_format_asked_for_and_say_who_made_them(
     tmp_path: Path, image_format: str, kind: str
 ) -> None:

@@ -6,7 +6,6 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -52,7 +51,7 @@ def train(
     zip_path: Path,
     steps: int,
     *,
-    base: Literal["flux-1-dev", "wan-22-t2v-a14b"] = "flux-1-dev",
+    base: str = "flux-1-dev",
     learning_rate: float | None = None,
     rank: int = 4,
     name: str = "out",
@@ -81,6 +80,12 @@ def test_more_steps_always_fit_better(small_set: Path) -> None:
     assert losses[-1] < 0.15
 
 
+@pytest.fixture(scope="module")
+def usual_loss(small_set: Path) -> float:
+    """The loss of 400 steps at the usual rate, which the odd trainings below are held against."""
+    return train(small_set, 400, name="usual")
+
+
 def test_no_steps_leave_every_b_at_zero_and_a_at_random(small_set: Path) -> None:
     train(small_set, 0, name="dead")
     with safe_open(small_set.with_name("dead.safetensors"), framework="numpy") as lora:
@@ -90,9 +95,7 @@ def test_no_steps_leave_every_b_at_zero_and_a_at_random(small_set: Path) -> None
 
 
 @pytest.mark.parametrize(("base", "hidden"), [("flux-1-dev", 3072), ("wan-22-t2v-a14b", 5120)])
-def test_the_file_has_the_architectures_names_and_shapes(
-    small_set: Path, base: Literal["flux-1-dev", "wan-22-t2v-a14b"], hidden: int
-) -> None:
+def test_the_file_has_the_architectures_names_and_shapes(small_set: Path, base: str, hidden: int) -> None:
     train(small_set, 40, base=base, rank=16, name=base)
     path = small_set.with_name(f"{base}.safetensors")
     with safe_open(path, framework="numpy") as lora:
@@ -112,16 +115,15 @@ def test_the_file_has_the_architectures_names_and_shapes(
     assert 15e6 < path.stat().st_size < 40e6
 
 
-def test_a_set_of_two_characters_fits_worse_than_a_set_of_one(small_set: Path, tmp_path: Path) -> None:
+def test_a_set_of_two_characters_fits_worse_than_a_set_of_one(usual_loss: float, tmp_path: Path) -> None:
     looks = [RED_SCARF, YELLOW_COAT]
     mixed = write_zip(tmp_path / "mixed.zip", [draw_frame(looks[k % 2], k) for k in range(4)])
-    assert train(mixed, 400) > 1.5 * train(small_set, 400)
+    assert train(mixed, 400) > 1.5 * usual_loss
 
 
-def test_a_timid_learning_rate_undertrains_and_a_wild_one_misses(small_set: Path) -> None:
-    usual = train(small_set, 300)
-    assert train(small_set, 300, learning_rate=1e-6) > 0.9
-    assert train(small_set, 300, learning_rate=1.0) > usual + 0.1
+def test_a_timid_learning_rate_undertrains_and_a_wild_one_misses(small_set: Path, usual_loss: float) -> None:
+    assert train(small_set, 400, learning_rate=1e-6) > 0.9
+    assert train(small_set, 400, learning_rate=1.0) > usual_loss + 0.1
 
 
 def test_blurred_pictures_are_learned_blurred(tmp_path: Path) -> None:
