@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
 from domain.model_rules import Model
@@ -245,6 +245,7 @@ class LiveSchema(Record):
     read_at: datetime
 
 
+@runtime_checkable
 class SchemaReader(Protocol):
     """A vendor that publishes what its models take. Free."""
 
