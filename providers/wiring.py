@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from providers.postgres.upkeep import UpkeepTable
     from providers.runpod.vendor import RunPodVendor
     from providers.sandbox.launcher import SandboxAddress
-    from providers.vendor_ports import (
+    from providers.vendor_ports import Handover, (
         Captioner,
         ImageMaker,
         JobVendor,
@@ -224,6 +224,13 @@ class Ports:
         return open_blob_store(self.settings)
 
     @cached_property
+    def handover(self) -> Handover:
+        """Where machines that hold none of our keys read files and leave what they made, beside our own store."""
+        from providers.blobs.opening import open_handover
+
+        return open_handover(self.settings, self.blobs)
+
+    @cached_property
     def ffmpeg(self) -> str:
         """The ffmpeg program: the machine's own where it is new enough, else the one out of a package."""
         from providers.media import find_ffmpeg
@@ -367,7 +374,14 @@ class Ports:
             raise NotConfigured(
                 "The vendor is runpod, but RUNPOD_API_KEY is not set: export RUNPOD_API_KEY=… (RunPod's settings page)."
             )
-        return RunPodVendor(self._open_http(), self.settings.runpod_api_key)
+        return RunPodVendor(
+            self._open_http(),
+            self.settings.runpod_api_key,
+            self.registry,
+            handover=self.handover,
+            clock=self.clock,
+            hugging_face_secret=self.settings.runpod_hugging_face_secret,
+        )
 
     def _open_http(self) -> Client:
         from providers.web import open_http

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
 import httpx
@@ -82,6 +83,14 @@ class RunPodClient:
             f"RunPod failed when {doing} ({response.status_code}: {self.words(response)}); it can be asked again."
         )
 
+    def send_action(self, pod_id: str, action: str) -> bool:
+        """Ask for a pod's `stop` or `start`; whether it was taken."""
+        try:
+            content = json.dumps({"action": action}).encode()
+            return self.send("POST", f"/pods/{pod_id}/action", content=content).is_success
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            return False
+
     def account_error(self, response: httpx.Response, doing: str, hide: tuple[str, ...] = ()) -> OnModelError | None:
         """The error for answers about key, balance and rate; None for all others. 403 means different things."""
         said = self.words(response, hide)
@@ -149,12 +158,30 @@ def read_time(word: object) -> datetime | None:
         return None
 
 
+def date_of(response: httpx.Response) -> datetime | None:
+    """When the vendor answered, by its own clock; None where it does not say."""
+    try:
+        when = parsedate_to_datetime(response.headers["date"])
+        return when.astimezone(UTC) if when.tzinfo is not None else None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
 def read_usd(word: object) -> Decimal | None:
     """An amount in USD, not below zero; None for anything else."""
     if isinstance(word, bool) or not isinstance(word, int | Decimal):
         return None
     amount = Decimal(word)
     return amount if amount.is_finite() and amount >= 0 else None
+
+
+def read_decimal(text: str) -> Decimal | None:
+    """An amount in USD above zero out of a text of ours; None for anything else."""
+    try:
+        amount = Decimal(text)
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and amount > 0 else None
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from decimal import Decimal
 
 import httpx
 
 from domain.errors import Unavailable
-from providers.runpod.client import RunPodClient, json_of, read_time, read_usd
+from domain.records import Record
+from providers.runpod.client import RunPodClient, date_of, json_of, read_time, read_usd
 from providers.vendor_ports import Pod
 
 POD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -29,13 +31,32 @@ def list_pods(client: RunPodClient, doing: str) -> tuple[Pod, ...]:
     return tuple(_entry(client, entry, place, doing) for place, entry in enumerate(entries, start=1))
 
 
-def read_pod(response: httpx.Response, doing: str) -> tuple[Pod, bool]:
-    """One pod, and whether its container runs (`runtime` is there). `Unavailable` when it cannot be read."""
+class PodLook(Record):
+    """A pod as one look shows it. `uptime_seconds` is how long its container runs, None while it does not; `gpu_count`
+    what the container sees, None where it is not told; `seen_at` RunPod's own clock at the look."""
+
+    pod: Pod
+    uptime_seconds: float | None
+    gpu_count: int | None
+    seen_at: datetime | None
+
+
+def read_pod(response: httpx.Response, doing: str) -> PodLook:
+    """One pod. `Unavailable` when it cannot be read."""
     answer = json_of(response)
     pod = _pod(answer)
     if pod is None:
         raise Unavailable(f"RunPod's answer could not be read when {doing}; it can be asked again.")
-    return pod, answer.get("runtime") is not None
+    runtime = answer.get("runtime")
+    told = runtime if isinstance(runtime, dict) else {}
+    uptime, gpus = told.get("uptime", 0), told.get("gpus")
+    is_number = isinstance(uptime, int | Decimal) and not isinstance(uptime, bool)
+    return PodLook(
+        pod=pod,
+        uptime_seconds=None if runtime is None else float(uptime) if is_number else 0.0,
+        gpu_count=len(gpus) if isinstance(gpus, list) else None,
+        seen_at=date_of(response),
+    )
 
 
 def oldest_first(pods: tuple[Pod, ...]) -> list[Pod]:

@@ -1,16 +1,16 @@
-"""RunPod as a vendor: a job is a pod, made once, found again by its name, and ended by deleting it.
+"""RunPod as a vendor: a training is a pod, made once, found again by its name, and ended by deleting it.
 
-What is not here yet: collecting what a pod made. A pod puts its result into our own store through a presigned PUT, and
-the scripts that do so come with the trainers. Until then a pod's job can be sent, found, watched, cancelled and reaped,
-but not finished: `output` says so.
+The pod's worker (providers/trainers/worker.py) fetches the data and leaves what it made in our own store, by links that
+are signed for it alone: RunPod keeps no file, and the pod holds no key of ours.
 """
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+import hashlib
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import httpx
 from pydantic import SecretStr
@@ -21,34 +21,34 @@ from domain.errors import (
     NotConfigured,
     OnModelError,
     Rejected,
+    ResultExpired,
     SubmissionUnknown,
     Unavailable,
 )
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest, VendorState
-from domain.pods import HARD_STOP_ARGUMENT, deadline_epoch, pod_name
+from domain.pods import pod_name
+from domain.registry import Registry
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
+from providers.blobs.handover import plain_name
+from providers.ports import Clock
 from providers.runpod.billing import read_usage
-from providers.runpod.client import BASE_URL, RunPodClient, json_of
-from providers.runpod.listing import POD_ID, list_pods, oldest_first, read_pod
-from providers.vendor_ports import Ping, Pod, UsageLine
+from providers.runpod.catalogue import choose_gpu, read_catalogue
+from providers.runpod.client import BASE_URL, RunPodClient, json_of, read_usd
+from providers.runpod.life import PodTicket, billed_usd, judge, read_ticket, ticket_of
+from providers.runpod.listing import POD_ID, PodLook, list_pods, oldest_first, read_pod
+from providers.runpod.orders import (
+    LOG_NAME,
+    STATUS_NAME,
+    PodOrder,
+    plan_of,
+    pod_body,
+    pod_request,
+    read_order,
+    stored_name,
+)
+from providers.trainers.worker_job import StatusFile, WorkerStatus, read_status
+from providers.vendor_ports import Handover, Ping, Pod, TrainingOrder, UsageLine
 from providers.web import NEVER_SENT
-
-PODS = "pods"
-"""The one endpoint a request may name."""
-
-DEADLINE_VARIABLE = "ONMODEL_DEADLINE"
-"""When the pod must have ended itself: seconds since 1970, absolute, because a container is started again when its
-command ends (runpod_trainers.md 0.5) and must not gain time by it."""
-
-STATE_OF = {
-    "PROVISIONING": VendorState.QUEUED,
-    "STARTING": VendorState.QUEUED,
-    "RUNNING": VendorState.RUNNING,
-    "EXITED": VendorState.FAILED,
-    "ERROR": VendorState.FAILED,
-    "TERMINATED": VendorState.CANCELLED,
-}
-"""`PodStatus` of the specification. A pod has no word for done: one that did its work deletes itself."""
 
 REFUSALS = frozenset({400, 403, 404, 405, 413, 415, 422})
 """Answers to a create that mean nothing was made: those of the specification, and HTTP's own about an ill-made request.
@@ -70,16 +70,21 @@ POST_DEADLINE_SECONDS = 180.0
 60 s to read (`open_http`), and half a minute on RunPod's side."""
 
 
-class RunPodVendor:
-    """`JobVendor`, `PodHost` and `UsageReader` over RunPod's REST v2, as far as pods go.
+UPLOAD_LIVES = timedelta(hours=36)
+"""The door sends an address again for half a day (`tasks.jobs.UPLOADS_KEPT_FOR`), and a pod that is started again reads
+it once more."""
 
-    A request is `VendorRequest(vendor="runpod", endpoint="pods", arguments=…)`, its arguments the body of
-    `POST /v2/pods` without `name`, which is ours, and with `hard_stop_seconds` (`domain.pods.hard_stop`), which stays
-    here. One account belongs to one ledger: another ledger's reaper would take its pods for orphans.
-    Safe to share between threads.
+_MEDIA_TYPES = {"log": "text/plain", "json": "application/json", "yaml": "text/plain", "toml": "text/plain"}
+
+
+class RunPodVendor:
+    """`LoraTrainer`, `JobVendor`, `PodHost` and `UsageReader` over RunPod's REST v2, as far as pods go.
+
+    Requests are those of `training_request` (endpoint "pods"). `handover` is where pods read and leave files;
+    `hugging_face_secret` names a secret at RunPod that holds a token for gated bases. One account belongs to one
+    ledger: another ledger's reaper would take its pods for orphans. Safe to share between threads.
     """
 
-    vendor = "runpod"
     charges_failures = True  # its hours, the pulling of the image included
 
     absence = AbsenceRule(
@@ -94,22 +99,63 @@ class RunPodVendor:
     )
     """A pod just made was seen missing from a list (transformerlab-app #1680; runpod_trainers.md 5.2)."""
 
-    def __init__(self, http: httpx.Client, key: SecretStr, *, base_url: str = BASE_URL) -> None:
+    def __init__(
+        self,
+        http: httpx.Client,
+        key: SecretStr,
+        registry: Registry,
+        *,
+        handover: Handover,
+        clock: Clock,
+        name: str = "runpod",
+        base_url: str = BASE_URL,
+        hugging_face_secret: str | None = None,
+    ) -> None:
+        self.vendor = name
         self._client = RunPodClient(http, key, base_url)
+        self._registry = registry
+        self._handover = handover
+        self._clock = clock
+        self._hugging_face_secret = hugging_face_secret
 
     def __repr__(self) -> str:
-        return "RunPodVendor()"
+        return f"RunPodVendor(name={self.vendor!r})"
+
+    # --- writing requests ---
+
+    def training_request(self, order: TrainingOrder) -> VendorRequest:
+        """As `LoraTrainer`, for trainers of the registry that are a program on a rented machine."""
+        return pod_request(self._registry, order, self.vendor)
 
     # --- the queue ---
 
     def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
-        """One POST that makes the pod; as `JobQueue`. `Rejected`, with nothing sent, for what is no pod's request.
+        """One POST that makes the pod, after one look at the catalogue; as `JobQueue`.
 
-        There is no idempotency key, and a 500 was seen with the pod already running and billing (transformerlab-app
-        #2305): so whatever is not a plain refusal counts as a lost answer, and the name finds the pod again.
+        The nth POST of a job asks for the nth GPU that may be free under the price cap. There is no idempotency key,
+        and a 500 was seen with the pod already running and billing (transformerlab-app #2305): so whatever is not a
+        plain refusal counts as a lost answer, and the name finds the pod again.
         """
-        name = pod_name(submission)
-        content, secrets = _body(request, submission, name)
+        name, order = pod_name(submission), read_order(request)
+        catalogue = read_catalogue(self._client)
+        gpu = choose_gpu(
+            catalogue,
+            order.gpus,
+            cap=order.cap_usd,
+            min_cuda_version=order.min_cuda_version,
+            number=submission.number,
+        )
+        # The machine's deadline counts by RunPod's clock: ours may be wrong, and its worker would stop at once.
+        timed = submission.model_copy(update={"sent_at": catalogue.read_at or submission.sent_at})
+        content, secrets = pod_body(
+            self._registry,
+            order,
+            timed,
+            name=name,
+            gpu=gpu,
+            handover=self._handover,
+            hugging_face_secret=self._hugging_face_secret,
+        )
         try:
             response = self._client.send("POST", "/pods", content=content)
         except NEVER_SENT as error:
@@ -126,7 +172,8 @@ class RunPodVendor:
         pod_id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(pod_id, str) or POD_ID.fullmatch(pod_id) is None:
             raise self._lost(name, f"{response.status_code} without a readable id")
-        return VendorJobIds(request_id=pod_id)
+        price = read_usd(answer.get("cost")) or gpu.usd_per_hour
+        return PodTicket(pod_id=pod_id, name=name, usd_per_hour=price).ids()
 
     def look_up(
         self,
@@ -148,31 +195,43 @@ class RunPodVendor:
         if len(found) > 1:
             others = ", ".join(pod.pod_id for pod in found[1:])
             detail += f" It is the oldest of {len(found)} of that name; the others ({others}) are for the reaper."
-        return LookUp(finding=Finding.FOUND, detail=detail, ids=VendorJobIds(request_id=found[0].pod_id))
+        return LookUp(finding=Finding.FOUND, detail=detail, ids=ticket_of(found[0]).ids())
 
-    def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:  # noqa: ARG002 (the id is enough)
-        """As `JobQueue`. A pod counts as queued until its container runs: RUNNING is said while the image is pulled."""
-        doing = f"looking at the pod {ids.request_id}"
-        response = self._client.look("GET", _path(ids.request_id), doing, fine=(404, 410))
-        if response.status_code in (404, 410):
-            return JobStatus(state=VendorState.GONE, message=self._client.words(response))
-        pod, has_runtime = read_pod(response, doing)
-        state = STATE_OF.get(pod.status, VendorState.UNKNOWN_WORD)
-        if state is VendorState.RUNNING and not has_runtime:
-            state = VendorState.QUEUED
-        is_plain = state in (VendorState.QUEUED, VendorState.RUNNING)
-        return JobStatus(state=state, message=None if is_plain else f"RunPod says {self._client.quote(pod.status)!r}")
+    def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:
+        """As `JobQueue`: what the pod's worker last told, and where that is not final, what RunPod shows of the pod."""
+        return self._look(read_order(request), ids)[0]
 
-    def output(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:  # noqa: ARG002 (the id is enough)
-        """Always `JobFailed` for now: no pod's result can be collected yet.
+    def output(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
+        """As `JobQueue`; the pod is deleted before anything is returned or raised, and its whole life is charged.
 
-        What a pod makes is put into our own store by a presigned PUT, and RunPod keeps none of it. The scripts in the
-        pod that do so, and the reading of what they put there, come with the trainers.
+        `JobFailed` with what it cost where it ended without a result, `ResultExpired` where RunPod has no such pod and
+        it left none, `Unavailable` while it still trains or cannot be deleted. Repeatable.
         """
-        raise JobFailed(
-            f"The pod {ids.request_id} ended without a result that can be collected: a pod puts what it made into our "
-            "own store, and this version does not yet send pods that do. What it cost stands in RunPod's billing."
-        )
+        order = read_order(request)
+        status, ticket, look, told = self._look(order, ids)
+        if status.state in (VendorState.QUEUED, VendorState.RUNNING, VendorState.UNKNOWN_WORD):
+            raise Unavailable(f"The pod {ids.request_id} is still at work; its result can be asked for later.")
+        if look is None:
+            look = self._seen(ids.request_id)  # a worker's word came first: is its machine really gone?
+        if look is not None:
+            self._end(ids.request_id)
+        billed = None if ticket is None else billed_usd(ticket, look, told, cap=order.cap_usd)
+        whom = f"The pod {ids.request_id}"
+        if status.state is VendorState.GONE:
+            raise ResultExpired(f"{whom} is gone, and it left no result.")
+        if status.state is not VendorState.DONE or ticket is None or told is None:
+            raise JobFailed(f"{whom} ended without a result: {status.message or 'it does not say why'}", billed)
+        files = {file.role: file for file in told.files}
+        results = [
+            (one.role, stored_name(one.role, one.path), one.is_required)
+            for one in plan_of(self._registry, order).results
+        ]
+        missing = [role for role, _, is_required in results if is_required and role not in files]
+        if missing:
+            raise JobFailed(f"{whom} says it is done and left no {' and no '.join(missing)}.", billed)
+        results.append(("log", LOG_NAME, False))
+        kept = tuple(_output_file(ticket.name, name, files[role]) for role, name, _ in results if role in files)
+        return JobOutput(files=kept, billed_usd=billed)
 
     def cancel(self, request: VendorRequest, ids: VendorJobIds) -> None:  # noqa: ARG002 (the id is enough)
         """Delete the pod and whatever lies on it; as `JobQueue`."""
@@ -188,19 +247,22 @@ class RunPodVendor:
 
     # --- files ---
 
-    def upload(self, path: Path, ref: BlobRef) -> str:  # noqa: ARG002 (nothing can be put there)
-        """Always `NotConfigured` for now: RunPod keeps no files, and a pod must be given a link of our own store."""
-        raise NotConfigured(
-            f"RunPod keeps no files, so {ref.file_name} cannot be put there: a pod reads it by a link of our own "
-            "store, which this version does not yet hand to pods. Train at fal, or in the sandbox."
-        )
+    def upload(self, path: Path, ref: BlobRef) -> str:
+        """A link of our own store, as `FileHost`: RunPod keeps no files."""
+        return self._handover.read_link(path, ref, UPLOAD_LIVES)
 
-    def download(self, file: OutputFile, into: BinaryIO) -> None:  # noqa: ARG002 (nothing lies there)
-        """Always `NotConfigured` for now: what a pod made lies in our own store, never at RunPod."""
-        raise NotConfigured(
-            f"RunPod keeps no files, so the {file.role} cannot be fetched from there: pods put their results into our "
-            "own store, which this version does not yet collect."
-        )
+    def download(self, file: OutputFile, into: BinaryIO) -> None:
+        """A file the pod left, as `FileHost`; `JobFailed` when its bytes are not those its worker spoke of."""
+        parts = urlsplit(file.url)
+        wanted = parse_qs(parts.query).get("sha256", [""])[0]
+        if parts.scheme != "handover" or not parts.netloc:
+            raise ResultExpired(f"The {file.role} has no address in a handover of ours ({parts.scheme!r}).")
+        digest = _Digest(into)
+        self._handover.fetch(parts.netloc, parts.path.strip("/"), digest)  # type: ignore[arg-type]
+        if digest.hexdigest() != wanted:
+            raise JobFailed(
+                f"The {file.role} of the pod {parts.netloc} is not what its worker put there: its SHA-256 differs."
+            )
 
     # --- machines by the hour, and their price ---
 
@@ -215,6 +277,44 @@ class RunPodVendor:
     def usage(self, since: datetime, until: datetime) -> tuple[UsageLine, ...]:
         """As `UsageReader`: one line per pod; `billing.read_usage` says how the span is rounded."""
         return read_usage(self._client, since, until)
+
+    # --- looking ---
+
+    def _look(
+        self, order: PodOrder, ids: VendorJobIds
+    ) -> tuple[JobStatus, PodTicket | None, PodLook | None, WorkerStatus | None]:
+        ticket = read_ticket(ids)
+        told = self._told(ticket)
+        look = None if told is not None and told.is_final else self._seen(ids.request_id)
+        if ticket is None and look is not None:
+            ticket = ticket_of(look.pod)
+            told = self._told(ticket)
+        elif look is None and told is not None and not told.is_final:
+            told = self._told(ticket)  # it may have come to its end, and removed itself, between the two looks
+        status = judge(look, told, hard_stop=timedelta(seconds=order.hard_stop_seconds))
+        return status, ticket, look, told
+
+    def _told(self, ticket: PodTicket | None) -> WorkerStatus | None:
+        told = read_status(self._handover.read(ticket.name, STATUS_NAME)) if ticket is not None else None
+        return told if told is not None and ticket is not None and told.job == ticket.name else None
+
+    def _seen(self, pod_id: str) -> PodLook | None:
+        doing = f"looking at the pod {pod_id}"
+        response = self._client.look("GET", _path(pod_id), doing, fine=(404, 410))
+        if response.status_code in (404, 410):
+            return None
+        look = read_pod(response, doing)
+        # Ours counts only where RunPod does not say what time it is.
+        return look if look.seen_at is not None else look.model_copy(update={"seen_at": self._clock.now()})
+
+    def _end(self, pod_id: str) -> None:
+        """Delete the pod; where that is refused, stop it, which ends its costs too, and leave it to the reaper."""
+        try:
+            self.delete_pod(pod_id)
+        except (NotConfigured, Unavailable):
+            stop = self._client.send_action(pod_id, "stop")
+            if not stop:
+                raise
 
     # --- reading refusals ---
 
@@ -244,28 +344,29 @@ class RunPodVendor:
         )
 
 
-def _body(request: VendorRequest, submission: Submission, name: str) -> tuple[bytes, tuple[str, ...]]:
-    """The body to send, and the values in it that no text may show: addresses and variables of the pod."""
-    if request.endpoint != PODS:
-        raise Rejected(f"RunPod is asked for {request.endpoint!r}: only {PODS!r} can be ordered there.")
-    try:
-        body: dict[str, Any] = request.with_urls(submission.url_of)
-        deadline = deadline_epoch(submission, body)
-    except KeyError as missing:
-        raise Rejected(f"The file {missing} of the pod {name} has no address: it cannot be ordered.") from None
-    except BadInput as wrong:
-        raise Rejected(f"The pod {name} cannot be ordered: {wrong.message}") from wrong
-    body.pop(HARD_STOP_ARGUMENT, None)
-    variables = body.get("env", {})
-    if "name" in body or not isinstance(variables, dict) or DEADLINE_VARIABLE in variables:
-        raise Rejected(f"The request of the pod {name} sets its name or {DEADLINE_VARIABLE}, or its env is no table.")
-    body |= {"name": name, "env": {**variables, DEADLINE_VARIABLE: str(deadline)}}
-    try:
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise Rejected(f"The request of the pod {name} is not plain JSON: {error}.") from error
-    values = [*submission.url_of.values(), *(value for value in variables.values() if isinstance(value, str))]
-    return content, tuple(value for value in values if len(value) >= 8)
+class _Digest:
+    """Writes on into a stream, and takes the SHA-256 of what went by."""
+
+    def __init__(self, into: BinaryIO) -> None:
+        self._into, self._digest = into, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._into.write(data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _output_file(box: str, name: str, file: StatusFile) -> OutputFile:
+    facts = urlencode({"sha256": file.sha256})
+    return OutputFile(
+        role=file.role,
+        url=f"handover://{box}/{quote(name)}?{facts}",
+        content_type=_MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream"),
+        file_name=plain_name(file.name),
+        size_bytes=file.size_bytes,
+    )
 
 
 def _path(pod_id: str) -> str:
