@@ -19,14 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from providers.sandbox.faults import Fault, answer_of
 from providers.sandbox.journal import Phase
-from providers.sandbox.serverless_worker import WorkerRefused, check_input, neutral_still, put, put_status
+from providers.sandbox.places import SERVERLESS_HOST
+from providers.sandbox.serverless_worker import (
+    WorkerRefused,
+    at_this_server,
+    check_input,
+    neutral_still,
+    put,
+    put_status,
+)
 from providers.sandbox.wire import Reply, Request
 
 if TYPE_CHECKING:
     from providers.sandbox.journal import Job
     from providers.sandbox.parts import Stage
 
-HOST = "api.runpod.ai"
 ENDPOINT = "serverless"
 """The name that fault plans and counters know all endpoints by."""
 
@@ -104,7 +111,7 @@ class _Shelves:
 class ServerlessPart:
     """A sandbox part; every endpoint id is served, and each has the same worker."""
 
-    hosts = frozenset({HOST})
+    hosts = frozenset({SERVERLESS_HOST})
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -291,7 +298,7 @@ class ServerlessPart:
         """One job as our worker does it; the word on it stays queued until the workshop has begun."""
         job = self._shelves.jobs[job_id]
         try:
-            values = check_input(job.input)
+            values = at_this_server(check_input(job.input), self._stage.url())
         except WorkerRefused as refused:
             self._end(job, state="FAILED", error=_error_text(refused))
             return

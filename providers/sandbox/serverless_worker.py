@@ -94,6 +94,18 @@ def _check_link(given: Any, field: str) -> None:
         raise _bad(f"{field} is no address")
 
 
+def at_this_server(value: Any, url: str) -> Any:
+    """Links to an earlier run of this sandbox (`/_as/…`), which had another port, led to this one at `url`."""
+    if isinstance(value, dict):
+        return {name: at_this_server(inner, url) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [at_this_server(inner, url) for inner in value]
+    parts = urlsplit(value) if isinstance(value, str) and value.startswith("http://127.0.0.1:") else None
+    if parts is None or not parts.path.startswith("/_as/"):
+        return value
+    return f"{url}{parts.path}?{parts.query}"
+
+
 def neutral_still(values: dict[str, Any], shelf: Shelf) -> dict[str, Any]:
     """The same picture as a job of the workshop, its LoRAs fetched onto the shelf and held to their digests."""
     loras = [
