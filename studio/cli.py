@@ -83,14 +83,22 @@ Undecide = Annotated[
 
 
 @app.command(group=MAKING, sort_key=1, help_epilogue="")
-def demo(*, out: DemoOut = None, json: AsJson = False) -> int:
+def demo(
+    *,
+    out: DemoOut = None,
+    vendor: Annotated[
+        str | None, Parameter(help="As whom: fal, replicate, runpod, comfyui, or mixed, a vendor for each stage.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
     """Draw a small season and run the whole chain, free.
 
-    It needs no key and no GPU: the vendor is the sandbox of this machine.
+    It needs no key and no GPU: the vendors are played by the sandbox of this
+    machine, each in its own protocol.
     """
     from studio.demo_run import run_demo
 
-    return run_demo(out or OUT / "demo", as_json=json)
+    return run_demo(out or OUT / f"demo{f'-{vendor}' if vendor else ''}", vendor=vendor, as_json=json)
 
 
 @app.command(group=MAKING, sort_key=2, help_epilogue="")

@@ -20,7 +20,7 @@ from tasks.season_facts import clips_of_season
 from tests.acceptance.standin_vendor import StandinVendor
 from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
 
-FLUX, WAN = "flux-1-dev", "wan-22-t2v-a14b"
+FLUX, WAN, LTX = "flux-1-dev", "wan-22-t2v-a14b", "ltx-23"
 _slugs = (f"routes-{n}" for n in itertools.count(1))
 
 
@@ -37,7 +37,7 @@ def season_with(ports: PortsForTests, prompt: str, model: str | None = None) -> 
     return store_season(
         ports,
         next(_slugs),
-        characters=[{"name": name, "base_models": [FLUX, WAN]} for name in ("Mei", "Rui", "Tova", "Dario")],
+        characters=[{"name": name, "base_models": [FLUX, WAN, LTX]} for name in ("Mei", "Rui", "Tova", "Dario")],
         slots=[{"number": 6, "prompt": prompt, "video_model": model}],
     )
 
@@ -114,8 +114,8 @@ def _one_with_a_still(ports: PortsForTests) -> int:
 
 
 def test_a_direct_lora_that_fails_is_filmed_by_a_model_that_shows_pictures(ports: PortsForTests) -> None:
-    season_id = season_with(ports, "@Mei waits", "wan_22_t2v_lora")
-    give_lora(ports, season_id, "Mei", WAN)
+    season_id = season_with(ports, "@Mei waits", "ltx_23_t2v_lora")
+    give_lora(ports, season_id, "Mei", LTX)
     render_id = start_render(ports, season_id, 6)
     assert (routes(ports, render_id), ports.renders.get(render_id).notes) == ({"Mei": Route.DIRECT}, ())
     assert fall_back(ports, render_id, "it failed", from_routes=frozenset({Route.DIRECT}))
