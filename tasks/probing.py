@@ -10,7 +10,7 @@ import hashlib
 import logging
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from domain.probe_rules import judge_against_noise, judge_pair
 from domain.proofs import PROBE_SEASONS, Proof, Verdict, entry_sha256
 from domain.seasons import SeasonManifest
 from domain.vendors import catalogue_of, is_stand_in
-from providers.vendor_ports import LoraUse
+from providers.vendor_ports import LoraUse, SchemaReader
 from tasks.jobs import POLL_RETRY_SECONDS, plan_job, submit_job
 from tasks.probe_orders import (
     FULL_STRENGTH,
@@ -39,8 +39,6 @@ from tasks.probe_orders import (
 from tasks.results import await_job
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from providers.ports import RgbImage
     from providers.wiring import Ports
 
@@ -51,28 +49,6 @@ CLIP_LOOKS = (0.1, 0.5, 0.9)
 
 USABLE_LORA = ("healthy", "suspect")
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-
-
-class LiveFields(Protocol):
-    """What a vendor's live schema says of a request: the fields there are, and those without which it is refused."""
-
-    @property
-    def fields(self) -> frozenset[str]: ...
-
-    @property
-    def required(self) -> frozenset[str]: ...
-
-    @property
-    def read_at(self) -> datetime: ...
-
-
-@runtime_checkable
-class ReadsSchemas(Protocol):
-    """A vendor that publishes its models' schemas."""
-
-    def live_schema(self, model: Model) -> LiveFields:
-        """Free. `Rejected` or `BadInput` when the model is gone, `Retryable` when that could not be asked."""
-        ...
 
 
 def plan_probe(
@@ -117,7 +93,7 @@ def read_schema(ports: Ports, plan: ProbePlan) -> Proof | None:
     """
     reader = ports.vendor(plan.vendor)
     is_trainer = plan.model.kind is ModelKind.TRAINER
-    if not isinstance(reader, ReadsSchemas):
+    if not isinstance(reader, SchemaReader):
         if is_trainer:
             raise BadInput(
                 f"{plan.vendor} publishes no schema that could be read, and a training is no small job: "
@@ -125,20 +101,15 @@ def read_schema(ports: Ports, plan: ProbePlan) -> Proof | None:
             )
         return None
     try:
-        live = reader.live_schema(plan.model)
-    except (Rejected, BadInput) as gone:
-        return _prove(ports, plan, Verdict.SCHEMA_CHANGED, gone.message, [])
+        reader.live_schema(plan.model)
+        reader.check_schema(plan.model, shot_request(ports, plan, Shot.WITH))
+    except Rejected as changed:
+        return _prove(ports, plan, Verdict.SCHEMA_CHANGED, changed.message, [])
     except (Retryable, NotConfigured) as unknown:
         if is_trainer:
             raise
         log.warning("The live schema of %s could not be read: %s", plan.model.key, unknown.message)
         return None
-    sent = frozenset(shot_request(ports, plan, Shot.WITH).arguments)
-    if unknown_fields := sorted(sent - live.fields):
-        lost = f"its live schema has no field {', '.join(unknown_fields)}, which we send"
-        return _prove(ports, plan, Verdict.SCHEMA_CHANGED, lost, [])
-    if demanded := sorted(live.required - sent):
-        return _prove(ports, plan, Verdict.SCHEMA_CHANGED, f"it now demands {', '.join(demanded)}", [])
     if not is_trainer:
         return None
     return _prove(ports, plan, Verdict.WORKS, "its live schema has every field we send; no training was bought", [])
