@@ -3,7 +3,7 @@
 The package (1.12.0) speaks through `requests`: with netrc and redirects, with five repeats on `http://` addresses only,
 with a timeout of 10 s, and it drops the text of every refusal. So a call goes through its classes, and the request they
 make is sent here, once, by the same client as everything else; what came back is read from that client's answer.
-docs/decisions/0010-runpod-package.md says which parts are used and why.
+docs/decisions/0012-runpod-package.md says which parts are used and why.
 """
 
 from __future__ import annotations
