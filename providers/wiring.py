@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from providers.postgres.upkeep import UpkeepTable
     from providers.runpod.vendor import RunPodVendor
     from providers.sandbox.launcher import SandboxAddress
-    from providers.vendor_ports import Handover, (
+    from providers.vendor_ports import (
         Captioner,
+        Handover,
         ImageMaker,
         JobVendor,
         LoraTrainer,
