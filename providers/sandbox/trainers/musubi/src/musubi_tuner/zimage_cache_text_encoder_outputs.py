@@ -1,0 +1,9 @@
+"""Stands for musubi-tuner's `zimage_cache_text_encoder_outputs.py` in a rehearsal."""
+
+import sys
+from pathlib import Path
+
+from providers.sandbox.trainers.musubi_program import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).name, sys.argv[1:]))
