@@ -54,6 +54,11 @@ class Part(Protocol):
 def open_parts(stage: Stage) -> tuple[Part, ...]:
     """Every part, in no order; each host name belongs to one."""
     from providers.sandbox.handover_wire import SandboxHandoverPart
+    from providers.sandbox.replicate_wire import ReplicatePart
     from providers.sandbox.serverless_wire import ServerlessPart
 
-    return (SandboxHandoverPart(stage.folder / "handover", stage.faults, stage.url), ServerlessPart(stage))
+    return (
+        SandboxHandoverPart(stage.folder / "handover", stage.faults, stage.url),
+        ServerlessPart(stage),
+        ReplicatePart(stage),
+    )
