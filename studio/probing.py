@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from domain.errors import NeedsPerson
+from domain.money import CENT, round_up
 from domain.proofs import Proof, Verdict
 from providers.wiring import open_ports
+from studio.prefect_setup import set_defaults
 from studio.telling import end_progress, print_json, say, tell_progress
 
 if TYPE_CHECKING:
@@ -37,10 +40,13 @@ def probe_model(
 
     Costs what it says before. Safe to repeat: one that was interrupted goes on with what it has bought.
     """
-    from tasks.probing import plan_probe, read_schema, run_probe
-
     ports = open_ports()
     tell_progress()
+    # The tasks' modules also hold Prefect's tasks; here they are plain functions, whose log is no flow's.
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    set_defaults(ports.settings.home)
+    from tasks.probing import plan_probe, read_schema, run_probe
+
     plan = plan_probe(ports, key, vendor=vendor, lora=lora, trigger_word=trigger, picture=picture)
     proof = read_schema(ports, plan)
     if proof is None:
@@ -62,7 +68,7 @@ def question_of(plan: ProbePlan) -> str:
     jobs = "1 job" if count == 1 else f"up to {count} jobs"
     seed = "" if plan.has_seed or count == 1 else " It takes no seed, so two equal requests may differ by themselves."
     return (
-        f"Proving {plan.model.key} at {plan.vendor} buys {jobs} for about {plan.estimate_usd:.2f} USD, "
+        f"Proving {plan.model.key} at {plan.vendor} buys {jobs} for about {round_up(plan.estimate_usd, CENT)} USD, "
         f"{plan.ceiling_usd:.2f} at most.{seed}"
     )
 

@@ -1,4 +1,7 @@
-"""What was proved of models by asking them for money, in SQL: append-only, and the newest proof counts."""
+"""What was proved of models by asking them for money, in SQL: append-only, and the newest proof counts.
+
+The newest is the one that was written last: two machines' clocks may differ.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class ProofTable(Table):
     def newest(self, model_key: str, vendor: str) -> Proof | None:
         """The newest proof of a model at a vendor, whatever it says; None when nobody ever asked."""
         row = self._one(
-            f"{_PROOF} WHERE model_key = %s AND vendor = %s ORDER BY proved_at DESC, id DESC LIMIT 1",
+            f"{_PROOF} WHERE model_key = %s AND vendor = %s ORDER BY id DESC LIMIT 1",
             (model_key, vendor),
         )
         return Proof.model_validate(row) if row else None
@@ -35,7 +38,7 @@ class ProofTable(Table):
         rows = self._all(
             f"""{_PROOF} WHERE id IN (
                     SELECT DISTINCT ON (model_key, vendor) id FROM model_proofs
-                    ORDER BY model_key, vendor, proved_at DESC, id DESC)
+                    ORDER BY model_key, vendor, id DESC)
                 ORDER BY model_key, vendor""",
             (),
         )

@@ -11,13 +11,15 @@ from psycopg.types.json import Jsonb
 from domain.clips import Clip
 from domain.errors import BadInput
 from domain.imports import CharacterImport, ClipImport, SeasonImport, SlotImport
+from domain.proofs import PROBE_SEASONS
 from domain.renders import Slot
 from domain.seasons import LIFTED_LIMIT_USD, Season, SeasonManifest
 from providers.postgres.budgets import begin_character
 from providers.postgres.rows import Table, as_json, one
 
 _SEASON = """SELECT seasons.id, slug, owners.name AS owner, time_zone, vendor, is_simulated, review,
-                    manifest ->> 'face_still' AS face_still, manifest_sha256, finished_sha256, video_sha256, video_seconds
+                    manifest ->> 'face_still' AS face_still, manifest_sha256, finished_sha256, video_sha256,
+                    video_seconds
              FROM seasons JOIN owners ON owners.id = seasons.owner_id"""
 
 
@@ -28,7 +30,10 @@ class SeasonTable(Table):
         """`BadInput` naming the seasons there are when this is none of them."""
         row = self._one(f"{_SEASON} WHERE slug = %s", (slug,))
         if row is None:
-            known = ", ".join(row["slug"] for row in self._all("SELECT slug FROM seasons ORDER BY slug", ()))
+            rows = self._all(
+                "SELECT slug FROM seasons WHERE slug <> ALL(%s) ORDER BY slug", (list(PROBE_SEASONS.values()),)
+            )
+            known = ", ".join(row["slug"] for row in rows)
             raise BadInput(
                 f"There is no season {slug!r}; known are: {known or 'none yet'}. "
                 f"Import one with: onmodel season import season.yaml"

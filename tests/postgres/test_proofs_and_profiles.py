@@ -78,8 +78,8 @@ def test_a_proof_comes_back_as_it_was_kept(tables: PortsForTests) -> None:
 
 def test_the_newest_proof_of_each_model_at_each_vendor_counts_and_the_others_stay(tables: PortsForTests) -> None:
     flux, wan = tables.registry.model("flux_lora"), tables.registry.model("wan_22_t2v_lora")
-    tables.proofs.add(proof_of(flux, Verdict.WORKS, NOW))
-    tables.proofs.add(proof_of(flux, Verdict.IGNORED, NOW - timedelta(days=1)))
+    tables.proofs.add(proof_of(flux, Verdict.IGNORED, NOW))
+    tables.proofs.add(proof_of(flux, Verdict.WORKS, NOW - timedelta(minutes=1)))  # by a clock that is behind
     tables.proofs.add(proof_of(flux, Verdict.INCONCLUSIVE, NOW, vendor="sandbox"))
     tables.proofs.add(proof_of(wan, Verdict.REFUSED, NOW))
     found = {(proof.model_key, proof.vendor): proof.verdict for proof in tables.proofs.all_newest()}
