@@ -17,8 +17,9 @@ from domain.errors import NotConfigured
 from domain.jobs import Operation, ProviderJob
 from domain.profiles import WorkflowTemplate
 from domain.registry import Registry, load_registry
-from domain.vendors import SANDBOX, is_stand_in
+from domain.vendors import STAND_INS, is_stand_in
 from providers.settings import Settings
+from providers.vendor_wiring import Surroundings, open_vendor
 
 if TYPE_CHECKING:
     from httpx import Client
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from providers.postgres.runs import RunTable
     from providers.postgres.seasons import SeasonTable
     from providers.postgres.upkeep import UpkeepTable
-    from providers.runpod.vendor import RunPodVendor
     from providers.sandbox.launcher import SandboxAddress
     from providers.vendor_ports import (
         Captioner,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
         LoraTrainer,
         PodHost,
         UsageReader,
-        Vendor,
         VideoMaker,
     )
 
@@ -80,7 +79,7 @@ class Ports:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = SystemClock()
-        self._vendors: dict[str, Vendor] = {}
+        self._vendors: dict[str, JobVendor] = {}
         self._connections: list[Client] = []
         self._appearances: dict[str, Appearance] = {}
         self._looks: dict[tuple[str, CharacterKind], PictureLook] = {}
@@ -318,11 +317,27 @@ class Ports:
 
         return open_http()
 
-    def vendor(self, name: str) -> Vendor:
-        """The adapter of a vendor, opened once; `NotConfigured` when its key is missing."""
+    def job_vendor(self, name: str) -> JobVendor:
+        """The adapter of a vendor or of its stand-in, opened once; `NotConfigured` says what is missing for it."""
         if name not in self._vendors:
-            self._vendors[name] = self._open_vendor(name)
+            self._vendors[name] = open_vendor(self._surroundings, name)
         return self._vendors[name]
+
+    @cached_property
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            settings=self.settings,
+            registry=self.registry,
+            clock=self.clock,
+            blobs=lambda: self.blobs,
+            sandbox=self.sandbox,
+            template=lambda name: self.templates.get(name),
+            keep=self._keep,
+        )
+
+    def _keep(self, http: Client) -> Client:
+        self._connections.append(http)
+        return http
 
     def trainer(self, name: str) -> LoraTrainer:
         """A vendor as one that trains; `NotConfigured` where it trains nothing, or as `vendor`."""
@@ -350,97 +365,37 @@ class Ports:
             raise NotConfigured(f"{name} {lacking} here: name another vendor for {work} in the manifest.")
         return vendor
 
-    def job_vendor(self, name: str) -> JobVendor:
-        """A vendor as the door for money needs it: its queue and its files, whatever makers it has."""
-        if name == "comfyui":
-            return self._comfyui
-        return self._runpod if name == "runpod" else self.vendor(name)
-
-    @cached_property
-    def _comfyui(self) -> JobVendor:
-        from providers.comfyui.vendor import ComfyUiVendor
-
-        if self.settings.comfyui_url is None:
-            raise NotConfigured(
-                "The vendor is comfyui, but ONMODEL_COMFYUI_URL is not set: export ONMODEL_COMFYUI_URL="
-                "http://127.0.0.1:8188, or where your ComfyUI answers."
-            )
-        return ComfyUiVendor(self._open_http(), self.settings.comfyui_url)
-
-    @cached_property
-    def _runpod(self) -> RunPodVendor:
-        from providers.runpod.vendor import RunPodVendor
-
-        if self.settings.runpod_api_key is None:
-            raise NotConfigured(
-                "The vendor is runpod, but RUNPOD_API_KEY is not set: export RUNPOD_API_KEY=… (RunPod's settings page)."
-            )
-        return RunPodVendor(
-            self._open_http(),
-            self.settings.runpod_api_key,
-            self.registry,
-            handover=self.handover,
-            clock=self.clock,
-            hugging_face_secret=self.settings.runpod_hugging_face_secret,
-        )
-
-    def _open_http(self) -> Client:
-        from providers.web import open_http
-
-        http = open_http()
-        self._connections.append(http)
-        return http
-
     def pod_hosts(self) -> tuple[PodHost, ...]:
         """Every vendor of machines by the hour that is set up here."""
-        return (self._runpod,) if self.settings.runpod_api_key is not None else ()
+        if self.settings.runpod_api_key is None:
+            return ()
+        host: PodHost = self._playing("runpod", "delete_pod", "rents no machines", "train")
+        return (host,)
 
     def usage_reader(self, name: str) -> UsageReader:
         """A vendor that tells what it charged; `NotConfigured` where it does not, or its key is missing."""
-        if name == "runpod":
-            return self._runpod
-        from providers.fal.vendor import FalVendor
-
-        vendor = self.vendor(name) if name in (SANDBOX, "fal") else None
-        if not isinstance(vendor, FalVendor):
+        reader: Any = self.job_vendor(name)
+        if not hasattr(reader, "usage"):
             raise NotConfigured(f"The vendor {name!r} has no list of what it charged: compare its invoice by hand.")
-        return vendor
+        usage: UsageReader = reader
+        return usage
 
     def vendors_set_up(self) -> tuple[str, ...]:
-        """The vendors that this machine can ask: the sandbox always, the others when their keys are here."""
-        found = [SANDBOX]
-        found += ["fal"] if self.settings.fal_key is not None else []
-        found += ["runpod"] if self.settings.runpod_api_key is not None else []
-        found += ["comfyui"] if self.settings.comfyui_url is not None else []
-        return tuple(found)
-
-    def _open_vendor(self, name: str) -> Vendor:
-        from pydantic import SecretStr
-
-        from providers.fal.vendor import FalVendor
-        from providers.web import open_http
-
-        if name == SANDBOX:
-            from providers.sandbox.transport import SandboxTransport
-
-            http = open_http(sandbox_transport=SandboxTransport(self.sandbox().url, reopen=lambda: self.sandbox().url))
-            self._connections.append(http)
-            return FalVendor(http, SecretStr("sandbox"), self.registry, name=SANDBOX)
-        if name == "fal":
-            if self.settings.fal_key is None:
-                raise NotConfigured(
-                    "The season's vendor is fal, but FAL_KEY is not set: export FAL_KEY=… (from your fal dashboard), "
-                    "or write vendor: sandbox in the manifest to rehearse at no cost."
-                )
-            return FalVendor(self._open_http(), self.settings.fal_key, self.registry)
-        raise NotConfigured(f"The vendor {name!r} is not in this version: write fal or sandbox in the manifest.")
+        """The vendors that this machine can ask: the sandbox's parts always, the others when their keys are here."""
+        settings = self.settings
+        keys = {
+            "fal": settings.fal_key,
+            "replicate": settings.replicate_api_token,
+            "runpod": settings.runpod_api_key,
+            "comfyui": settings.comfyui_url,
+            "local": settings.trainer_homes,
+        }
+        return (*STAND_INS, *(name for name, key in keys.items() if key))
 
     def close(self) -> None:
         """Close the connections to database and vendors and end the decoding processes, for a process that goes on
         without them. Safe to repeat."""
         self._vendors.clear()
-        for name in ("_comfyui", "_runpod"):
-            self.__dict__.pop(name, None)
         while self._connections:
             self._connections.pop().close()
         if "media" in self.__dict__:
@@ -458,7 +413,7 @@ class Ports:
         """How long to wait between looks: often on the sandbox, at a vendor's pace elsewhere."""
         if is_stand_in(job.request.vendor):
             return 0.15
-        if job.request.vendor == "comfyui":
+        if job.request.vendor in ("comfyui", "local"):
             return 1.0
         return 10.0 if job.operation is Operation.TRAIN_LORA else 2.0
 

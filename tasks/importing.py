@@ -16,8 +16,8 @@ from domain.errors import BadInput, NotConfigured, OnModelError
 from domain.imports import CharacterImport, ClipImport, ImageImport, SeasonImport, SlotImport
 from domain.jobs import canonical_json
 from domain.seasons import CharacterEntry, SeasonManifest, SlotEntry
-from domain.vendors import SANDBOX, WORKS
-from tasks.manifest_check import ManifestCheck, check_files, is_rehearsal, lora_place
+from domain.vendors import WORKS, vendor_for
+from tasks.manifest_check import ManifestCheck, check_files, is_rehearsal, lora_place, season_of
 from tasks.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -180,9 +180,9 @@ def _fetch_given_lora(ports: Ports, check: ManifestCheck, entry: CharacterEntry,
 
 def _require_vendors(ports: Ports, manifest: SeasonManifest) -> None:
     """Refuse to start when a vendor of the season is not configured (exit 3), before anything is stored or spent."""
-    chosen = (SANDBOX if manifest.sandbox else getattr(manifest.vendor, work)[0] for work in WORKS)
-    for name in dict.fromkeys(chosen):
+    season = season_of(manifest)
+    for name in dict.fromkeys(vendor_for(season, work) for work in WORKS):
         try:
-            ports.vendor(name)
+            ports.job_vendor(name)
         except OnModelError as error:
             raise NotConfigured(error.message) from error

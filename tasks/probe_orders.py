@@ -125,20 +125,20 @@ def shot_request(ports: Ports, plan: ProbePlan, shot: Shot) -> VendorRequest:
     """The vendor's request for a shot; for a trainer, the request of a training. Pure.
 
     `BadInput` names what the model does not take."""
-    vendor, model = ports.vendor(plan.vendor), plan.model
+    model = plan.model
     loras = _loras(plan, shot)
     match model.kind:
         case ModelKind.IMAGE:
             assert model.still is not None
-            return vendor.still_request(_still(plan, model.still, loras))
+            return ports.image_maker(plan.vendor).still_request(_still(plan, model.still, loras))
         case ModelKind.VIDEO:
             assert model.video is not None
-            return vendor.video_request(_clip(plan, model.video, loras))
+            return ports.video_maker(plan.vendor).video_request(_clip(plan, model.video, loras))
         case ModelKind.CAPTIONER:
             assert plan.picture is not None
-            return vendor.caption_request(CaptionOrder(model_key=model.key, picture=plan.picture))
+            return ports.captioner(plan.vendor).caption_request(CaptionOrder(model_key=model.key, picture=plan.picture))
         case ModelKind.TRAINER:
-            return vendor.training_request(_training(model))
+            return ports.trainer(plan.vendor).training_request(_training(model))
 
 
 def drawn_picture(ports: Ports) -> BlobRef:

@@ -91,7 +91,7 @@ def read_schema(ports: Ports, plan: ProbePlan) -> Proof | None:
     A proof, stored, when that alone decides: the model is gone, a field of ours is, or a new one is demanded; and for
     a trainer also that all is as we write it. None when the outputs must be compared, or the vendor has no schema.
     """
-    reader = ports.vendor(plan.vendor)
+    reader = ports.job_vendor(plan.vendor)
     is_trainer = plan.model.kind is ModelKind.TRAINER
     if not isinstance(reader, SchemaReader):
         if is_trainer:

@@ -52,13 +52,10 @@ class PortsForTests(Ports):
         self.clock = clock or HandClock()
         self._given = dict(vendors)
 
-    def vendor(self, name: str) -> Vendor:
+    def job_vendor(self, name: str) -> Vendor:
         if name not in self._given:
             raise NotConfigured(f"The test gave no vendor {name!r}.")
         return self._given[name]
-
-    def job_vendor(self, name: str) -> Vendor:
-        return self.vendor(name)
 
     def beside(self, vendor: Vendor | None = None) -> PortsForTests:
         """Another process's view of the same database and store: its own pool and clock, perhaps another vendor."""

@@ -203,6 +203,6 @@ def test_slots_are_rendered_side_by_side(studio: Studio) -> None:
         set_faults(studio.sandbox_url, "")
         for job in studio.jobs(manifest):
             assert job.ids is not None
-            studio.ports.vendor(job.request.vendor).cancel(job.request, job.ids)
+            studio.ports.job_vendor(job.request.vendor).cancel(job.request, job.ids)
     assert run.result().exit_code == 0
     assert len(studio.jobs(manifest, Stage.VIDEO)) == 4

@@ -65,7 +65,7 @@ def test_a_ledger_that_agrees_ends_well_and_a_strangers_purchase_asks_for_a_pers
         wanted = TrainingOrder(
             trainer_key="fal_flux_lora_fast", zip=ref, trigger_word="MEIKOB_01", steps=100, image_count=5
         )
-        vendor = ports.vendor("sandbox")
+        vendor = ports.job_vendor("sandbox")
         request = vendor.training_request(wanted)
         key = plan_job(ports, order_in(ports, store_season(ports, "little"), usd="0.40", request=request))
         submit_job(ports, key)

@@ -53,7 +53,7 @@ def planned_training(ports: PortsForTests, trigger: str) -> str:
     ports.blobs.put_bytes(data, "application/zip")
     ref = BlobRef(sha256=hashlib.sha256(data).hexdigest(), media_type="application/zip", file_name="set.zip")
     order = TrainingOrder(trainer_key="fal_flux_lora_fast", zip=ref, trigger_word=trigger, steps=100, image_count=5)
-    request = ports.vendor("sandbox").training_request(order)
+    request = ports.job_vendor("sandbox").training_request(order)
     season = store_season(ports, next(slugs))
     return plan_job(ports, order_in(ports, season, usd=str(2 * PRICE), request=request))
 
@@ -85,7 +85,7 @@ def test_a_job_through_the_door_agrees_to_the_cent(tables: PortsForTests) -> Non
 def test_what_was_bought_beside_the_door_is_found(tables: PortsForTests) -> None:
     job = tables.ledger.get(trained(tables))
     assert job.ids is not None
-    vendor = tables.vendor("sandbox")
+    vendor = tables.job_vendor("sandbox")
     elsewhere = vendor.submit(job.request, last_submission(job))
     wait_until(lambda: vendor.status(job.request, elsewhere).state is VendorState.DONE)
     found = today(tables)
@@ -118,7 +118,7 @@ def test_a_job_that_is_done_there_and_not_settled_here_is_no_difference(tables: 
     submit_job(tables, key)
     job = tables.ledger.get(key)
     assert job.ids is not None
-    ids, vendor = job.ids, tables.vendor("sandbox")
+    ids, vendor = job.ids, tables.job_vendor("sandbox")
     wait_until(lambda: vendor.status(job.request, ids).state is VendorState.DONE)
     found = today(tables)
     assert (found.differences, found.unsettled, found.vendor_usd, found.ledger_usd) == ((), 1, PRICE, Decimal(0))
