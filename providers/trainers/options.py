@@ -7,7 +7,7 @@ that a plan is held against the programs' own lists and not against itself.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,19 @@ from pydantic import Field
 from domain.model_rules import TrainerKind
 from domain.records import Record
 
-_JSON_TYPES: dict[str, dict[str, Any]] = {
-    "flag": {"type": "boolean"},
-    "integer": {"type": "integer"},
-    "number": {"type": "number"},
-    "string": {"type": "string"},
-    "list": {"type": "array"},
-    "table": {"type": "object"},
-    "string_list": {"type": "array", "items": {"type": "string"}},
-    "number_list": {"type": "array", "items": {"type": "number"}},
-    "any": {},
+_TYPES: dict[str, tuple[type, ...]] = {
+    "flag": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "string": (str,),
+    "list": (list,),
+    "table": (dict,),
+    "string_list": (list,),
+    "number_list": (list,),
+    "any": (object,),
 }
+_NUMBERS = ("integer", "number")
+_TABLES_OF_A_PROCESS = ("network", "save", "train", "model", "sample", "logging")
 
 
 class OptionGroup(Record):
@@ -75,31 +77,43 @@ def options_of(trainer: TrainerKind) -> ProgramOptions:
     )
 
 
-def schema_of(groups: Sequence[OptionGroup]) -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) of the object these groups make: unknown names and wrong types are refused."""
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    for group in groups:
-        for kind, names in group.kinds.items():
-            for name in names:
-                properties[name] = {**_JSON_TYPES[kind], "$comment": group.read}
-                if name in group.choices:
-                    properties[name]["enum"] = list(group.choices[name])
-        required += group.required
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+def config_problems(config: Any) -> tuple[str, ...]:
+    """What is wrong with a whole ai-toolkit configuration, a sentence each: unknown keys, wrong types, missing ones.
 
-
-def config_schema() -> dict[str, Any]:
-    """The JSON Schema of a whole ai-toolkit configuration."""
+    Stricter than ai-toolkit, which passes over what it does not know; a key it would pass over does nothing there.
+    """
     groups = options_of(TrainerKind.AI_TOOLKIT).groups
-    tables = {name: schema_of([group]) for name, group in groups.items()}
-    process = tables["process"]
-    for name in ("network", "save", "train", "model", "sample", "logging"):
-        process["properties"][name] = tables[name]
-    process["properties"]["datasets"] = {"type": "array", "minItems": 1, "items": tables["datasets"]}
-    tables["config"]["properties"]["process"] = {"type": "array", "minItems": 1, "items": process}
-    tables["root"]["properties"] |= {"config": tables["config"], "meta": tables["meta"]}
-    return tables["root"]
+    found = list(_table_problems("root", config, groups))
+    if found:
+        return tuple(found)
+    found += _table_problems("config", config["config"], groups)
+    found += _table_problems("meta", config.get("meta", {}), groups)
+    for process in config["config"].get("process", ()):
+        found += _table_problems("process", process, groups)
+        if isinstance(process, dict):
+            for name in _TABLES_OF_A_PROCESS:
+                found += _table_problems(name, process.get(name, {}), groups)
+            for dataset in process.get("datasets", ()):
+                found += _table_problems("datasets", dataset, groups)
+    return tuple(found)
+
+
+def _table_problems(name: str, given: Any, groups: Mapping[str, OptionGroup]) -> Iterator[str]:
+    if not isinstance(given, dict):
+        yield f"{name} must be a table, not {given!r}"
+        return
+    group = groups[name]
+    for key, value in given.items():
+        kind = group.kind_of(key)
+        if kind is None:
+            yield f"unknown key {key!r} in {name}"
+        elif not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind in _NUMBERS):
+            yield f"{name}.{key} must be a {kind}, not {value!r}"
+        elif key in group.choices and value not in group.choices[key]:
+            yield f"{name}.{key} cannot be {value!r}"
+    for key in group.required:
+        if key not in given:
+            yield f"config file must have a {name}.{key} key"
 
 
 def read_command_line(groups: Sequence[OptionGroup], words: Sequence[str]) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def _value(name: str, kind: str, text: str, choices: Mapping[str, Sequence[str]]
 
 
 def _group(table: Mapping[str, Any]) -> OptionGroup:
-    kinds = {kind: names for kind, names in table.items() if kind in _JSON_TYPES}
+    kinds = {kind: names for kind, names in table.items() if kind in _TYPES}
     return OptionGroup(
         read=table["read"], kinds=kinds, choices=table.get("choices", {}), required=table.get("required", ())
     )

@@ -8,13 +8,12 @@ stands in providers/trainers/options/ai_toolkit.toml; lines and names in shared/
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from domain.model_rules import TrainerKind
 from providers.sandbox.trainers.doing import (
     OOM,
     Expert,
@@ -28,7 +27,7 @@ from providers.sandbox.trainers.doing import (
     say,
     train,
 )
-from providers.trainers.options import OptionGroup, options_of
+from providers.trainers.options import config_problems
 
 BASES = {
     ("flux", "black-forest-labs/FLUX.1-dev"): "flux-1-dev",
@@ -48,14 +47,6 @@ _SPELLINGS: dict[str, Style] = {"flux-1-dev": "peft", "sdxl": "kohya"}
 
 _RULE = "=" * 40
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "flag": (bool,),
-    "number": (int, float),
-    "string": (str,),
-    "list": (list,),
-    "table": (dict,),
-}
-
 
 def main(arguments: Sequence[str]) -> int:
     """Run the one configuration that is named; 1 when it failed."""
@@ -65,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     say("Running 1 job\n")
     try:
         _run(yaml.safe_load(Path(arguments[0]).read_text("utf-8")))
-    except (ProgramError, OSError, yaml.YAMLError) as error:
+    except (ProgramError, OSError, KeyError, IndexError, yaml.YAMLError) as error:
         said = "OOM during training step 3 times in a row, aborting training" if str(error) == OOM else str(error)
         say(f"\nError running job: {said}\n\n{_RULE}\nResult:\n - 1 failure\n")
         sys.stderr.write(f"Traceback (most recent call last):\nRuntimeError: {said}\n")
@@ -75,15 +66,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(given: Any) -> None:
-    groups = options_of(TrainerKind.AI_TOOLKIT).groups
-    root = _checked("root", given, groups)
-    config = _checked("config", root["config"], groups)
-    _checked("meta", root.get("meta", {}), groups)
-    process = _checked("process", config["process"][0], groups)
-    network, save, options, model, _ = (
-        _checked(name, process.get(name, {}), groups) for name in ("network", "save", "train", "model", "sample")
-    )
-    datasets = [_checked("datasets", one, groups) for one in process["datasets"]]
+    if problems := config_problems(given):
+        raise ProgramError("; ".join(problems))
+    config = given["config"]
+    process = config["process"][0]
+    network, save, options, model = (process[name] for name in ("network", "save", "train", "model"))
+    dataset = process["datasets"][0]
     base = BASES.get((str(model.get("arch")), str(model.get("name_or_path"))))
     if base is None:
         raise ProgramError(f"unknown model {model.get('arch')!r} at {model.get('name_or_path')!r}")
@@ -92,7 +80,7 @@ def _run(given: Any) -> None:
     check_gate(model["name_or_path"])
     if save.get("dtype", "float16") != "float16":
         raise ProgramError("this stand-in saves float16 alone")
-    examples = read_examples(Path(datasets[0]["folder_path"]), "." + datasets[0].get("caption_ext", "txt").lstrip("."))
+    examples = read_examples(Path(dataset["folder_path"]), "." + dataset.get("caption_ext", "txt").lstrip("."))
     name = str(config["name"])
     folder = Path(process["training_folder"]) / name
 
@@ -120,24 +108,3 @@ def _run(given: Any) -> None:
 
     train(files, examples, bar)
     say(f"Saved checkpoint to {folder / name}.safetensors\n")
-
-
-def _checked(name: str, given: Any, groups: Mapping[str, OptionGroup]) -> dict[str, Any]:
-    """A table whose every key the real program knows, of the type it has there."""
-    if not isinstance(given, dict):
-        raise ProgramError(f"{name} must be a table")
-    group = groups[name]
-    for key, value in given.items():
-        kind = group.kind_of(key)
-        if kind is None:
-            raise ProgramError(f"unknown key {key!r} in {name}")
-        wanted = _TYPES.get(kind)
-        is_flag = isinstance(value, bool) and kind == "number"
-        if wanted is not None and (not isinstance(value, wanted) or is_flag):
-            raise ProgramError(f"{name}.{key} must be a {kind}, not {value!r}")
-        if key in group.choices and value not in group.choices[key]:
-            raise ProgramError(f"{name}.{key} cannot be {value!r}")
-    for key in group.required:
-        if key not in given:
-            raise ProgramError(f"config file must have a {name}.{key} key")
-    return given
