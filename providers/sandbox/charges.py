@@ -1,4 +1,4 @@
-"""What the sandbox says it charged: the list prices of domain/prices.toml for what its jobs really did. No money moves.
+"""What the sandbox says it charged: fal's list prices for what its jobs really did. No money moves.
 
 As at fal a success is charged, an error of the platform never (reference 1.5: "never charged for 5xx; a 422 may be
 charged if GPU time was spent"); the fault `job:charge` makes the second come true, or charges another amount.
@@ -6,15 +6,14 @@ charged if GPU time was spent"); the fault `job:charge` makes the second come tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 from domain.money import price_of_caption, price_of_still, price_of_training, price_of_video
 from domain.registry import load_registry
+from providers.sandbox.asked import clip_seconds, still_size
 from providers.sandbox.faults import parse_faults
 from providers.sandbox.journal import Job
-from providers.sandbox.schemas import IMAGE_SIZES, Endpoint, check_input, load_catalogue
+from providers.sandbox.schemas import check_input, load_catalogue
 
 FREE = Decimal(0)
 
@@ -43,17 +42,8 @@ def list_price_usd(job: Job) -> Decimal:
             steps = values[endpoint.work["steps_field"]] or endpoint.work["default_steps"]
             return price_of_training(model.key, int(steps))
         case "still":
-            size = values["image_size"]
-            width, height = IMAGE_SIZES[size] if isinstance(size, str) else (size["width"], size["height"])
-            return price_of_still(model.key, width, height) * int(values["num_images"])
+            return price_of_still(model.key, *still_size(values)) * int(values.get("num_images") or 1)
         case "caption":
             return price_of_caption(model.key)
         case _:
             return price_of_video(model.key, clip_seconds(endpoint, values))
-
-
-def clip_seconds(endpoint: Endpoint, values: Mapping[str, Any]) -> float:
-    """How long a clip is, as its input asks for it: in seconds, or by its frames."""
-    if "num_frames" in values:
-        return float(values["num_frames"]) / float(values["frames_per_second"])
-    return float(endpoint.work.get("seconds") or str(values["duration"]).removesuffix("s"))

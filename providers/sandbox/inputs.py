@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from providers.sandbox.clip_stills import CLIP_SUFFIXES
 from providers.sandbox.lora_marks import bases_of
 from providers.sandbox.schemas import ImageLimits, issue
 from providers.sandbox.shelf import Shelf
@@ -104,21 +105,46 @@ class Inputs:
         except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputRefused(issue(loc, "image_load_error", "Failed to load the image", url)) from None
 
-    def training_zip(self, url: str, loc: Loc, min_images: int) -> Path:
-        """A zip with at least `min_images` pictures."""
+    def training_zip(self, url: str, loc: Loc, min_files: int, takes: str) -> tuple[Path, bool]:
+        """A zip with at least `min_files` pictures or clips, and whether it is of clips.
+
+        `takes`: `images`, `videos`, or `either`: one kind or the other, as LTX-2.3's trainer says of itself.
+        """
         path = self.fetch(url, loc)
+        names = self._names(path, url, loc)
+        pictures = sum(Path(name).suffix.lower() in _PICTURES for name in names)
+        clips = sum(Path(name).suffix.lower() in CLIP_SUFFIXES for name in names)
+        if takes == "either" and pictures and clips:
+            msg = f"The archive must hold only videos or only images, found {clips} and {pictures}"
+            raise InputRefused(issue(loc, "invalid_archive", msg, url))
+        if takes == "videos" and pictures:
+            msg = f"The archive must hold videos only, found {pictures} images"
+            raise InputRefused(issue(loc, "invalid_archive", msg, url))
+        has_clips = takes == "videos" or (takes == "either" and clips > 0)
+        count, suffixes = (clips, CLIP_SUFFIXES) if has_clips else (pictures, _PICTURES)
+        if count < min_files:
+            msg = f"The archive must hold at least {min_files} {'videos' if has_clips else 'images'}, found {count}"
+            ctx = {"count": min_files, "provided_count": count, "required_extensions": sorted(suffixes)}
+            raise InputRefused(issue(loc, "archive_file_count_below_minimum", msg, url, **ctx))
+        return path, has_clips
+
+    def check_captions(self, path: Path, url: str, loc: Loc) -> None:
+        """Refuse a zip where a picture has no caption, as fal's trainers without a trigger field do (reference 2.1)."""
+        names = self._names(path, url, loc)
+        stems = {Path(name).with_suffix("") for name in names if Path(name).suffix.lower() == ".txt"}
+        bare = sorted(n for n in names if Path(n).suffix.lower() in _PICTURES and Path(n).with_suffix("") not in stems)
+        if bare:
+            msg = f"No caption for {bare[0]} and no default_caption"
+            raise InputRefused(issue(loc, "invalid_archive", msg, url))
+
+    @staticmethod
+    def _names(path: Path, url: str, loc: Loc) -> list[str]:
         try:
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
+                return [name for name in archive.namelist() if "__MACOSX" not in name]
         except (zipfile.BadZipFile, OSError):
             msg = "The file is not a valid archive"
             raise InputRefused(issue(loc, "invalid_archive", msg, url, supported_extensions=[".zip"])) from None
-        count = sum(Path(name).suffix.lower() in _PICTURES for name in names if "__MACOSX" not in name)
-        if count < min_images:
-            msg = f"The archive must hold at least {min_images} images, found {count}"
-            ctx = {"count": min_images, "provided_count": count, "required_extensions": sorted(_PICTURES)}
-            raise InputRefused(issue(loc, "archive_file_count_below_minimum", msg, url, **ctx))
-        return path
 
     def lora(self, url: str, loc: Loc, base: str) -> Path:
         """A safetensors file trained on `base`, or on one that loads the same files."""

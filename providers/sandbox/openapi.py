@@ -56,7 +56,7 @@ def _object_schema(fields: Mapping[str, Field], catalogue: Catalogue) -> dict[st
 def _field_schema(spec: Field, catalogue: Catalogue) -> dict[str, Any]:
     if spec.type == "image_size":
         size = {"type": "object", "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}}}
-        return {"anyOf": [size, {"type": "string", "enum": list(IMAGE_SIZES)}], "default": spec.default}
+        return {"anyOf": [size, {"type": "string", "enum": [*IMAGE_SIZES, *spec.enum]}], "default": spec.default}
     schema: dict[str, Any] = {"type": "array" if spec.type == "list" else spec.type}
     if spec.type == "list":
         is_object = spec.items in catalogue.objects

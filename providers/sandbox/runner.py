@@ -7,6 +7,7 @@ job too.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -21,13 +22,15 @@ from queue import SimpleQueue
 from typing import Any, TextIO
 
 from domain.errors import BadTrainingSet, Rejected
+from providers.sandbox.asked import clip_seconds, clip_size, picture_format, shown_rate, still_size
+from providers.sandbox.clip_stills import stills_of_clips
 from providers.sandbox.inputs import InputRefused, Inputs
 from providers.sandbox.lora_marks import expert_of
-from providers.sandbox.schemas import IMAGE_SIZES, Endpoint, issue, load_catalogue
+from providers.sandbox.schemas import Endpoint, issue, load_catalogue
 from providers.sandbox.shelf import Shelf
 
-PICTURE_HEIGHTS = {"480p": 480, "580p": 580, "720p": 720, "1080p": 1080, "4k": 2160}
-_ASPECTS = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0}
+EXPERT_OF_FIELD = {"diffusers_lora_file": "low", "high_noise_lora": "high"}
+"""Of a trainer that answers with two files (reference 2.1)."""
 
 
 @dataclass(frozen=True)
@@ -66,45 +69,62 @@ class Workbench:
 
 def train(bench: Workbench) -> dict[str, Any]:
     work, given = bench.endpoint.work, bench.input
-    archive = bench.inputs.training_zip(given[work["zip_field"]], ["body", work["zip_field"]], work["min_images"])
+    loc: list[str | int] = ["body", work["zip_field"]]
+    url = given[work["zip_field"]]
+    archive, has_clips = bench.inputs.training_zip(url, loc, work["min_images"], work.get("takes", "images"))
     steps = int(given[work["steps_field"]] or work["default_steps"])
-    trigger = given[work["trigger_field"]] or ""
-    out = bench.folder / "lora.safetensors"
+    trigger = given.get(work.get("trigger_field") or "") or ""
+    # A trainer without a trigger field reads captions alone and, unless one is given for all, wants every one of them.
+    if "default_caption" in given and given["default_caption"] is None:
+        bench.inputs.check_captions(archive, url, loc)
+    answer: dict[str, Any] = {}
+    try:
+        pictures = stills_of_clips(archive, bench.folder) if has_clips else archive
+        for role in work["lora_roles"]:
+            expert = EXPERT_OF_FIELD[role] if len(work["lora_roles"]) > 1 else given.get("expert")
+            out = bench.folder / f"{role}.safetensors"
+            loss = bench.part("training").train_lora(
+                pictures,
+                base=base_of(bench),
+                trigger_word=trigger,
+                steps=steps,
+                learning_rate=given.get("learning_rate"),
+                rank=given.get("rank") or 16,
+                style=given.get("style"),
+                expert=expert,
+                out=out,
+                on_progress=_teller(bench, steps),
+            )
+            answer[role] = bench.add_file(out, _weights_name(expert), "application/octet-stream")
+    except BadTrainingSet as error:
+        raise InputRefused(issue(loc, "invalid_archive", error.message, url)) from error
+    config = bench.folder / "config.json"
+    facts = {"base_model": base_of(bench), "trigger_word": trigger, "steps": steps, "final_loss": loss, "sandbox": True}
+    config.write_text(json.dumps(facts))
+    return {**answer, "config_file": bench.add_file(config, "config.json", "application/json")}
+
+
+def _teller(bench: Workbench, steps: int) -> Callable[[int, int, float], None]:
     every = max(1, steps // 20)
 
     def on_progress(step: int, of: int, loss: float) -> None:
         if step % every == 0 or step == of:
             bench.log(f"step {step}/{of} loss {loss:.5f}")
 
-    try:
-        loss = bench.part("training").train_lora(
-            archive,
-            base=base_of(bench),
-            trigger_word=trigger,
-            steps=steps,
-            learning_rate=given.get("learning_rate"),
-            rank=given.get("rank") or 16,
-            style=given.get("style"),
-            expert=given.get("expert"),
-            out=out,
-            on_progress=on_progress,
-        )
-    except BadTrainingSet as error:
-        msg, url = error.message, given[work["zip_field"]]
-        raise InputRefused(issue(["body", work["zip_field"]], "invalid_archive", msg, url)) from error
-    config = bench.folder / "config.json"
-    facts = {"base_model": base_of(bench), "trigger_word": trigger, "steps": steps, "final_loss": loss, "sandbox": True}
-    config.write_text(json.dumps(facts))
-    lora_file = bench.add_file(out, "pytorch_lora_weights.safetensors", "application/octet-stream")
-    return {work["lora_role"]: lora_file, "config_file": bench.add_file(config, "config.json", "application/json")}
+    return on_progress
+
+
+def _weights_name(expert: str | None) -> str:
+    return f"pytorch_lora_weights{f'_{expert}_noise' if expert else ''}.safetensors"
 
 
 def draw(bench: Workbench) -> dict[str, Any]:
-    given, size = bench.input, bench.input["image_size"]
-    width, height = IMAGE_SIZES[size] if isinstance(size, str) else (size["width"], size["height"])
-    loras, seed, kind = loras_of(bench), bench.seed(), given["output_format"]
+    given, kind, seed = bench.input, picture_format(bench.input), bench.seed()
+    faces = _pictures(bench, bench.endpoint.work.get("faces_field"))
+    loras = loras_of(bench) if "loras" in given else []
+    width, height = still_size(given, _aspect_of(faces[0]) if faces else 1.0)
     images = []
-    for index in range(given["num_images"]):
+    for index in range(given.get("num_images") or 1):
         out = bench.folder / f"image-{index}.{kind}"
         bench.part("drawing").draw_still(
             prompt=given["prompt"],
@@ -112,6 +132,7 @@ def draw(bench: Workbench) -> dict[str, Any]:
             width=width,
             height=height,
             loras=loras,
+            faces=[] if "faces" in bench.ignored else faces,
             base=base_of(bench),
             out=out,
             image_format=kind,
@@ -120,7 +141,9 @@ def draw(bench: Workbench) -> dict[str, Any]:
             _blacken(out, width, height, kind)
         images.append(bench.add_file(out, f"image-{index}.{kind}", f"image/{kind}", width=width, height=height))
     flags = [bench.is_flagged] * len(images)
-    return {"images": images, "timings": {}, "seed": seed, "has_nsfw_concepts": flags, "prompt": given["prompt"]}
+    every = {"images": images, "image": images[0], "timings": {}, "seed": seed, "has_nsfw_concepts": flags}
+    every["prompt"] = given["prompt"]
+    return {name: every[name] for name in bench.endpoint.work["outputs"]}
 
 
 def draw_neutral(bench: Workbench) -> dict[str, Any]:
@@ -149,17 +172,18 @@ def film_neutral(bench: Workbench) -> dict[str, Any]:
     """A clip of what was given, in this order: a first frame (with whom its LoRAs hold in it), pictures of the
     characters, LoRAs alone."""
     given, any_picture = bench.input, load_catalogue().images["any"]
-    size = (given["width"], given["height"])
+    width, height = given["width"], given["height"]
     rate, seconds = given["frames_per_second"], given["seconds"]
+    shot = functools.partial(_film, bench, width / height, min(width, height), seconds, rate)
     used = {"loras": loras_of(bench), "base": base_of(bench)} if given["loras"] else {}
     if given["image"]:
         picture = bench.inputs.picture(given["image"], ["input", "image"], any_picture)
-        return _film(bench, "film_image", 0.0, seconds, rate, size=size, image=picture, **used)
+        return shot("film_image", image=picture, **used)
     if given["references"]:
         pictures = [bench.inputs.picture(url, ["input", "references"], any_picture) for url in given["references"]]
         elements = [] if "references" in bench.ignored else [[picture] for picture in pictures]
-        return _film(bench, "film_elements", 0.0, seconds, rate, size=size, elements=elements, images=[])
-    return _film(bench, "film_text", 0.0, seconds, rate, size=size, **{"loras": [], **used})
+        return shot("film_elements", elements=elements, images=[])
+    return shot("film_text", **{"loras": [], **used})
 
 
 def base_of(bench: Workbench) -> str:
@@ -174,48 +198,58 @@ def _blacken(path: Path, width: int, height: int, kind: str) -> None:
     Image.new("RGB", (width, height)).save(path, format=kind)
 
 
-def film_image(bench: Workbench) -> dict[str, Any]:
-    given = bench.input
-    picture = bench.inputs.picture(given["image_url"], ["body", "image_url"], bench.limits("image_url"))
-    if given.get("tail_image_url"):
-        bench.inputs.picture(given["tail_image_url"], ["body", "tail_image_url"], bench.limits("tail_image_url"))
-    seconds = float(bench.endpoint.work.get("seconds") or str(given["duration"]).removesuffix("s"))
-    aspect = _ASPECTS.get(given.get("aspect_ratio") or "") or _aspect_of(picture)
-    return _film(bench, "film_image", aspect, seconds, bench.endpoint.work["frames_per_second"], image=picture)
+def film(bench: Workbench) -> dict[str, Any]:
+    """A clip of whatever was given: elements in a scene, pictures of characters, a first frame, LoRAs, words alone.
 
-
-def film_elements(bench: Workbench) -> dict[str, Any]:
-    given = bench.input
-    elements = []
-    for index, element in enumerate(given["elements"] or []):
-        loc: list[str | int] = ["body", "elements", index]
-        frontal = bench.inputs.picture(
-            element["frontal_image_url"], [*loc, "frontal_image_url"], bench.limits("frontal_image_url")
-        )
-        limits = bench.limits("reference_image_urls")
-        others = [
-            bench.inputs.picture(url, [*loc, "reference_image_urls", number], limits)
-            for number, url in enumerate(element["reference_image_urls"])
-        ]
-        elements.append([frontal, *others])
-    images = [
-        bench.inputs.picture(url, ["body", "image_urls", index], bench.limits("image_urls"))
-        for index, url in enumerate(given["image_urls"] or [])
-    ]
+    Where LoRAs are given beside pictures of the characters, the first picture is the place and the LoRAs say who is in
+    it, so that both are to be seen.
+    """
+    given, work = bench.input, bench.endpoint.work
+    image_field = work.get("image_field", "image_url")
+    first = _pictures(bench, image_field if image_field in bench.endpoint.fields else None)
+    for field in ("tail_image_url", "end_image_url"):
+        _pictures(bench, field if field in bench.endpoint.fields else None)
+    references = _pictures(bench, work.get("references_field"))
+    elements = _elements(bench)
+    others = _pictures(bench, "image_urls" if work.get("references_field") != "image_urls" else None)
+    used = {"loras": loras_of(bench), "base": base_of(bench)} if "loras" in given else {}
+    seen = first or references or others
+    aspect, height = clip_size(bench.endpoint, given, _aspect_of(seen[0]) if first else None)
+    shot = functools.partial(
+        _film, bench, aspect, height, clip_seconds(bench.endpoint, given), shown_rate(bench.endpoint, given)
+    )
     if "elements" in bench.ignored:
-        elements = []
-    aspect, rate = _ASPECTS[given["aspect_ratio"]], bench.endpoint.work["frames_per_second"]
-    return _film(bench, "film_elements", aspect, float(given["duration"]), rate, elements=elements, images=images)
+        elements, references = [], []
+    if used.get("loras") and seen:
+        return shot("film_image", image=seen[0], **used)
+    if elements or references or work["kind"] == "elements":
+        cast = elements or [[reference] for reference in references]
+        return shot("film_elements", elements=cast, images=[*first, *others])
+    if first:
+        return shot("film_image", image=first[0])
+    return shot("film_text", **(used or {"loras": [], "base": "wan-22-t2v-a14b"}))
 
 
-def film_text(bench: Workbench) -> dict[str, Any]:
-    given = bench.input
-    rate = given["frames_per_second"]
-    seconds = given["num_frames"] / rate
-    if given["interpolator_model"] != "none" and given["adjust_fps_for_interpolation"]:
-        rate *= given["num_interpolated_frames"] + 1
-    aspect, loras = _ASPECTS[given["aspect_ratio"]], loras_of(bench)
-    return _film(bench, "film_text", aspect, seconds, rate, loras=loras, base=base_of(bench))
+def _elements(bench: Workbench) -> list[list[Path]]:
+    """The pictures of each element, the frontal one first."""
+    found = []
+    for index, element in enumerate(bench.input.get("elements") or []):
+        loc: list[str | int] = ["body", "elements", index]
+        frontal, field = element["frontal_image_url"], "reference_image_urls"
+        named = [(frontal, [*loc, "frontal_image_url"])] if frontal else []
+        named += [(url, [*loc, field, number]) for number, url in enumerate(element[field] or [])]
+        found.append([bench.inputs.picture(url, where, bench.limits(field)) for url, where in named])
+    return found
+
+
+def _pictures(bench: Workbench, field: str | None) -> list[Path]:
+    """The pictures behind a field, one or several; none where the endpoint has no such field or nothing is in it."""
+    given = bench.input.get(field) if field is not None else None
+    if not given or field is None:
+        return []
+    if isinstance(given, str):
+        return [bench.inputs.picture(given, ["body", field], bench.limits(field))]
+    return [bench.inputs.picture(url, ["body", field, n], bench.limits(field)) for n, url in enumerate(given)]
 
 
 def describe(bench: Workbench) -> dict[str, Any]:
@@ -228,25 +262,14 @@ def describe(bench: Workbench) -> dict[str, Any]:
 
 
 def _film(
-    bench: Workbench,
-    shot: str,
-    aspect: float,
-    seconds: float,
-    rate: int,
-    *,
-    size: tuple[int, int] | None = None,
-    **what: Any,
+    bench: Workbench, aspect: float, height: int, seconds: float, rate: int, shot: str, **what: Any
 ) -> dict[str, Any]:
-    """`size` is (width, height) in pixels where the request says it; else endpoint and `aspect` make it."""
-    if size is None:
-        height = int(bench.endpoint.work.get("height") or PICTURE_HEIGHTS[bench.input["resolution"]])
-    else:
-        aspect, height = size[0] / size[1], min(size)
+    """`height` is the shorter side in pixels."""
     width, height = frame_size(min(height, bench.max_video_height), aspect)
     out, seed = bench.folder / "video.mp4", bench.seed()
     bench.log(f"filming {seconds:g} s at {width}x{height}, {rate} frames per second")
     getattr(bench.part("filming"), shot)(
-        prompt=bench.input["prompt"],
+        prompt=bench.input.get("prompt") or "",
         seconds=seconds,
         width=width,
         height=height,
@@ -257,7 +280,8 @@ def _film(
         **what,
     )
     video = bench.add_file(out, "output.mp4", "video/mp4")
-    every = {"video": video, "prompt": bench.input["prompt"], "seed": seed, "actual_prompt": bench.input["prompt"]}
+    prompt = bench.input.get("prompt") or ""
+    every = {"video": video, "prompt": prompt, "seed": seed, "actual_prompt": prompt, "expanded_prompt": None}
     return {name: every[name] for name in bench.endpoint.work["outputs"]}
 
 
@@ -298,9 +322,9 @@ def _find_ffmpeg() -> str:
 WORK = {
     "train": train,
     "still": draw,
-    "image_video": film_image,
-    "elements": film_elements,
-    "text_video": film_text,
+    "image_video": film,
+    "elements": film,
+    "text_video": film,
     "neutral_still": draw_neutral,
     "neutral_video": film_neutral,
     "caption": describe,

@@ -35,7 +35,7 @@ class Field:
     is_required: bool = False
     has_default: bool = False
     default: Json = None
-    enum: tuple[str, ...] = ()
+    enum: tuple[str | int, ...] = ()
     min: float | None = None
     max: float | None = None
     max_length: int | None = None
@@ -43,6 +43,8 @@ class Field:
     max_items: int | None = None
     items: str = "string"
     image: str | None = None
+    modulus: int | None = None
+    remainder: int = 0
 
     @property
     def is_nullable(self) -> bool:
@@ -99,9 +101,15 @@ def load_catalogue() -> Catalogue:
     for name in ("fal_schemas.toml", "neutral_schemas.toml"):
         for table, entries in tomllib.loads(Path(__file__).with_name(name).read_text()).items():
             raw[table] |= entries
+
+    def fields_of(name: str) -> dict[str, Field]:
+        entry = raw["endpoints"][name]
+        theirs = fields_of(entry["like"]) if "like" in entry else {}
+        return theirs | _fields(entry["fields"])
+
     return Catalogue(
         endpoints={
-            name: Endpoint(name, entry["title"], _fields(entry["fields"]), entry["work"])
+            name: Endpoint(name, entry["title"], fields_of(name), entry["work"])
             for name, entry in raw["endpoints"].items()
         },
         objects={name: _fields(entry) for name, entry in raw["objects"].items()},
@@ -135,13 +143,16 @@ def check_input(endpoint: Endpoint, body: Json) -> tuple[dict[str, Json], list[d
         return {}, [issue(["body"], "dict_type", "Input should be a valid dictionary", body)]
     issues: list[dict[str, Json]] = []
     values = _check_object(endpoint.fields, body, ["body"], issues)
-    if not issues and endpoint.work.get("kind") == "elements":
+    if not issues and "at_most" in endpoint.work:
         issues.extend(_check_picture_count(endpoint, values))
     return values, issues
 
 
 def _check_picture_count(endpoint: Endpoint, values: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
-    count = len(values.get("elements") or []) + len(values.get("image_urls") or [])
+    pictures = [name for name in ("image_urls", "start_image_url") if values.get(name)]
+    count = len(values.get("elements") or []) + sum(
+        1 if isinstance(values[name], str) else len(values[name]) for name in pictures
+    )
     limit = int(endpoint.work["at_most"])
     if count > limit:
         msg = f"Elements and images together must be at most {limit}, got {count}"
@@ -181,7 +192,7 @@ def _check_value(spec: Field, value: Json, loc: list[str | int], issues: list[di
             if not isinstance(value, bool):
                 issues.append(issue(loc, "bool_type", "Input should be a valid boolean", value))
         case "image_size":
-            issues.extend(_size_issues(value, loc))
+            issues.extend(_size_issues(spec, value, loc))
         case "list":
             return _check_list(spec, value, loc, issues)
         case _:
@@ -235,11 +246,17 @@ def _number_issues(spec: Field, value: Json, loc: list[str | int]) -> Iterator[d
         )
     elif spec.max is not None and value > spec.max:
         yield issue(loc, "less_than_equal", f"Input should be less than or equal to {spec.max}", value, le=spec.max)
+    elif spec.enum and value not in spec.enum:
+        expected = ", ".join(str(number) for number in spec.enum)
+        yield issue(loc, "literal_error", f"Input should be one of {expected}", value, expected=expected)
+    elif spec.modulus is not None and value % spec.modulus != spec.remainder:
+        msg = f"Value error, must satisfy n % {spec.modulus} == {spec.remainder}"
+        yield issue(loc, "value_error", msg, value)
 
 
-def _size_issues(value: Json, loc: list[str | int]) -> Iterator[dict[str, Json]]:
+def _size_issues(spec: Field, value: Json, loc: list[str | int]) -> Iterator[dict[str, Json]]:
     if isinstance(value, str):
-        yield from _string_issues(Field("string", enum=tuple(IMAGE_SIZES)), value, loc)
+        yield from _string_issues(Field("string", enum=(*IMAGE_SIZES, *spec.enum)), value, loc)
     elif isinstance(value, dict):
         side = Field("integer", is_required=True, min=1, max=MAX_SIDE_PIXELS)
         found: list[dict[str, Json]] = []

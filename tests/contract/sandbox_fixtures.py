@@ -8,6 +8,7 @@ with running_sandbox(tmp_path) as server, sandbox_client(server.url) as http:
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 import time
@@ -17,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -124,4 +127,27 @@ def training_zip(images: int = 5) -> bytes:
         for index in range(images):
             archive.writestr(f"{index:02}.png", png())
             archive.writestr(f"{index:02}.txt", "MEIKOB_01 on a pier")
+    return out.getvalue()
+
+
+def clips_zip(clips: int = 4) -> bytes:
+    """Clips of six frames with captions, as trainers of videos take them."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for index in range(clips):
+            archive.writestr(f"{index:02}.mp4", _clip())
+            archive.writestr(f"{index:02}.txt", "MEIKOB_01 walks on a pier")
+    return out.getvalue()
+
+
+@functools.cache
+def _clip() -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=16, options={"qscale": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for shade in range(6):
+            picture = Image.new("RGB", (64, 64), (40 * shade, 90, 120))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+        container.mux(stream.encode(None))
     return out.getvalue()

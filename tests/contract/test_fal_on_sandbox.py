@@ -33,7 +33,9 @@ from providers.sandbox.transport import SandboxTransport
 from providers.vendor_ports import CaptionOrder, Element, LoraUse, StillOrder, TrainingOrder, VideoOrder
 from providers.web import open_http
 from tests.contract.fal_standin import sent
-from tests.contract.sandbox_fixtures import png, running_sandbox, training_zip, wait_until
+from tests.contract.sandbox_fixtures import clips_zip, png, running_sandbox, training_zip, wait_until
+from tests.contract.sandbox_stand_in_engine import write_lora
+from tests.fal_orders import MODELS, plainest_order
 
 REGISTRY = load_registry()
 IMAGE_TO_VIDEO = ("kling_v21", "kling_v25_turbo", "hailuo_23", "wan_25_i2v", "veo_31")
@@ -45,6 +47,7 @@ class Shop:
     def __init__(self, folder: Path, vendor: FalVendor) -> None:
         self.folder = folder
         self.vendor = vendor
+        self.urls: dict[str, str] = {}
 
     def keep(self, data: bytes, media_type: str, file_name: str) -> BlobRef:
         digest = hashlib.sha256(data).hexdigest()
@@ -55,8 +58,10 @@ class Shop:
         return self.keep(png(side, side), "image/png", f"{side}.png")
 
     def submit(self, request: VendorRequest) -> VendorJobIds:
-        urls = {ref.sha256: self.vendor.upload(self.folder / ref.sha256, ref) for ref in request.blobs()}
-        return self.vendor.submit(request, sent(urls))
+        for ref in request.blobs():
+            if ref.sha256 not in self.urls:
+                self.urls[ref.sha256] = self.vendor.upload(self.folder / ref.sha256, ref)
+        return self.vendor.submit(request, sent(self.urls))
 
     def outcome(self, request: VendorRequest, ids: VendorJobIds) -> JobOutput:
         wait_until(lambda: self.vendor.status(request, ids).state is VendorState.DONE)
@@ -74,6 +79,12 @@ class Shop:
         output = self.buy(self.vendor.training_request(self.training(trainer_key)))
         ref = self.keep(self.fetch(output, "lora"), "application/octet-stream", "lora.safetensors")
         return LoraUse(file=ref, scale=0.8)
+
+    def bought_elsewhere(self, base: str) -> LoraUse:
+        """A LoRA of a base that fal loads and does not train."""
+        path = self.folder / "elsewhere.safetensors"
+        write_lora(path, base)
+        return LoraUse(file=self.keep(path.read_bytes(), "application/octet-stream", "lora.safetensors"), scale=0.8)
 
     def training(self, trainer_key: str = "fal_flux_lora_fast", images: int = 5) -> TrainingOrder:
         ref = self.keep(training_zip(images), "application/zip", "set.zip")
@@ -111,6 +122,43 @@ def accepted(server: SandboxServer) -> int:
 
 
 # --- every model once ---
+
+
+def test_what_fal_trains_every_model_of_its_base_loads_and_all_others_make_what_they_are_for(shop: Shop) -> None:
+    """All trainers, then all that load their files, and all that draw, film or describe without one."""
+    sets = {
+        "images": shop.keep(training_zip(4), "application/zip", "set.zip"),
+        "videos": shop.keep(clips_zip(4), "application/zip", "clips.zip"),
+    }
+    picture = shop.picture()
+    loras = {base: shop.bought_elsewhere(base) for base in ("flux-2-klein-4b", "wan-21-t2v-14b")}
+    no_lora = LoraUse(file=picture, scale=1)  # where it is not loaded, it is not sent
+    for batch in (
+        [model for model in MODELS if model.training],
+        [model for model in MODELS if not model.training],
+    ):
+        bought = []
+        for model in batch:
+            takes = model.training.takes if model.training else "images"
+            lora = loras.get(model.base_model, no_lora)
+            request = plainest_order(shop.vendor, model, archive=sets[takes], picture=picture, lora=lora)
+            bought.append((model, request, shop.submit(request)))
+        for model, request, ids in bought:
+            output = shop.outcome(request, ids)
+            roles = {file.role for file in output.files}
+            if model.training is None:
+                assert output.text or roles == {"image" if model.still else "video"}, model.key
+                continue
+            assert roles == {*model.training.weights.values(), "config"}, model.key
+            files = {
+                role: shop.keep(shop.fetch(output, role), "application/octet-stream", f"{role}.safetensors")
+                for role in roles - {"config"}
+            }
+            assert len({ref.sha256 for ref in files.values()}) == len(files)
+            made = LoraUse(file=files["lora"], high_noise=files.get("lora_high_noise"), scale=0.8)
+            if model.base_model not in loras or made.high_noise:
+                loras[model.base_model] = made
+    assert loras["wan-22-t2v-a14b"].high_noise
 
 
 def test_a_trained_flux_lora_comes_back_as_a_file_and_draws_a_still(shop: Shop) -> None:
