@@ -27,14 +27,8 @@ class Web:
     """Reads and writes addresses, and keeps its clock by the stores' own `Date`."""
 
     def __init__(self) -> None:
-        context = ssl.create_default_context()
-        with contextlib.suppress(ImportError, OSError):  # a bare image may have no certificates of its own
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-        tls = urllib.request.HTTPSHandler(context=context)
-        self._far = urllib.request.build_opener(tls)
-        self._near = urllib.request.build_opener(tls, urllib.request.ProxyHandler({}))
+        self._far: urllib.request.OpenerDirector | None = None
+        self._near = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._ahead_seconds = 0.0
 
     def now(self) -> float:
@@ -43,11 +37,21 @@ class Web:
 
     def open(self, request: urllib.request.Request, seconds: float = HTTP_SECONDS) -> Any:
         host = urlsplit(request.full_url).hostname or ""
-        opener = self._near if host in ("127.0.0.1", "localhost", "::1") else self._far
+        opener = self._near if host in ("127.0.0.1", "localhost", "::1") else self._reach_out()
         answer = opener.open(request, timeout=seconds)
         with contextlib.suppress(TypeError, ValueError):
             self._ahead_seconds = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
         return answer
+
+    def _reach_out(self) -> urllib.request.OpenerDirector:
+        if self._far is None:
+            context = ssl.create_default_context()
+            with contextlib.suppress(ImportError, OSError):  # a bare image may have no certificates of its own
+                import certifi
+
+                context.load_verify_locations(certifi.where())
+            self._far = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        return self._far
 
     def read(self, address: str, limit: int = 1_000_000) -> bytes | None:
         """A small file; None when it is not there. Whatever else goes wrong is tried three times, then raised."""

@@ -2,7 +2,7 @@
 
     with runpod_stand_in() as runpod:
         runpod.on("create", Fault.ERROR_AFTER)           # the pod runs, the answer is a 500
-        vendor = RunPodVendor(http, SecretStr(KEY), base_url=runpod.url)
+        vendor = RunPodVendor(http, SecretStr(KEY), …, base_url=runpod.url)
 
 `created` are the names it accepted (what a vendor would charge for), `pods` what is alive. It is asked by address, so
 other processes can use it. Fields and answers: RunPod's OpenAPI document 2.0.0 (runpod/docs a900806, 2026-08-20).
@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +32,12 @@ BODY_FIELDS = CONTAINER_FIELDS | {
 }
 GPU_FIELDS = frozenset({"id", "count", "allowedCudaVersions", "minCudaVersion"})
 LIFE = ("PROVISIONING", "STARTING", "RUNNING")
+GPUS = (
+    {"id": "NVIDIA GeForce RTX 4090", "price": {"secure": 0.69, "community": 0.34}, "availability": "HIGH"},
+    {"id": "NVIDIA L40S", "price": {"secure": 0.86, "community": 0.79}, "availability": "MEDIUM"},
+    {"id": "NVIDIA RTX 6000 Ada Generation", "price": {"secure": 1.3, "community": 1.2}, "availability": "HIGH"},
+    {"id": "NVIDIA A40", "price": {"secure": 0.4, "community": 0.35}, "availability": "NONE"},
+)
 PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 
 
@@ -74,6 +81,8 @@ class RunningPod:
     hidden_listings: int = 0
     """In how many listings it does not show yet."""
     has_runtime: bool = True
+    uptime: float = 60
+    gpus: int = 1
 
     @property
     def status(self) -> str:
@@ -89,7 +98,9 @@ class RunningPod:
             "env": self.body.get("env", {}),
             "status": self.status,
             "cost": 0.0 if self.status in ("EXITED", "TERMINATED") else self.cost,
-            "runtime": {"uptime": 60} if is_running and self.has_runtime else None,
+            "runtime": {"uptime": int(self.uptime), "gpus": [{"util": 94, "memoryUtil": 78}] * self.gpus}
+            if is_running and self.has_runtime
+            else None,
             "locked": False,
             "createdAt": began,
             "startedAt": began if is_running else None,
@@ -99,7 +110,7 @@ class RunningPod:
 class RunPodStandIn(ThreadingHTTPServer):
     """The server; `on_request(route, phase)` is called "before" the work, when it is "accepted", and once "answered".
 
-    Routes: create, list, get, delete, billing.
+    Routes: create, list, get, delete, action, catalogue, billing.
     """
 
     daemon_threads = True
@@ -111,6 +122,7 @@ class RunPodStandIn(ThreadingHTTPServer):
         self.deleted: list[str] = []
         self.pods: dict[str, RunningPod] = {}
         self.billing: Any = {"records": [], "metadata": {"recordCount": 0}}
+        self.gpus: list[dict[str, Any]] = [gpu_type(**gpu) for gpu in GPUS]
         self.seen: list[tuple[str, str, dict[str, Any]]] = []
         """(route, method and path, the body or the query) of each request."""
         self.hide_new_pods_for = 0
@@ -174,11 +186,18 @@ class RunPodStandIn(ThreadingHTTPServer):
                     return Answer(200, {"pods": shown})
                 case "billing":
                     return Answer(200, self.billing)
+                case "catalogue":
+                    return Answer(200, {"gpus": self.gpus})
                 case _ if pod_id not in self.pods:
                     return problem(404, "Not Found", "pod not found")
                 case "delete":
                     self.deleted.append(self.pods.pop(pod_id).pod_id)
                     return Answer(204)
+                case "action":
+                    if given.get("action") != "stop":
+                        return problem(409, "Conflict", "not valid for this pod")
+                    self.pods[pod_id].life = ["EXITED"]
+                    return Answer(200, self.pods[pod_id].shown())
                 case _:
                     pod = self.pods[pod_id]
                     answer = Answer(200, pod.shown())
@@ -192,6 +211,22 @@ class RunPodStandIn(ThreadingHTTPServer):
 def problem(status: int, title: str, detail: str, **more: Any) -> Answer:
     """An error as RunPod writes it."""
     return Answer(status, {"title": title, "status": status, "detail": detail, **more})
+
+
+def gpu_type(**facts: Any) -> dict[str, Any]:
+    """An entry of the catalogue with all that the specification demands."""
+    name = facts["id"].removeprefix("NVIDIA ")
+    return {
+        "name": name,
+        "pool": None,
+        "manufacturer": "NVIDIA",
+        "memory": 48,
+        "secure": True,
+        "community": True,
+        "maxCount": {"secure": 8, "community": 4},
+        "cudaVersions": [{"version": "13.0", "available": True}],
+        **facts,
+    }
 
 
 def violations(body: Any) -> list[str]:
@@ -292,6 +327,9 @@ class _Talk(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_DELETE = _play
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return format_datetime(self.server.now().astimezone(UTC), usegmt=True)
+
     def log_message(self, *args: Any) -> None:
         """Quiet."""
 
@@ -300,6 +338,11 @@ def _route(method: str, path: str) -> tuple[str, str]:
     """(route, pod id); both empty for what RunPod does not have."""
     if path == "/v2/pods":
         return {"GET": "list", "POST": "create"}.get(method, ""), ""
+    if path == "/v2/catalog/gpus" and method == "GET":
+        return "catalogue", ""
+    action = re.fullmatch(r"/v2/pods/([^/]+)/action", path)
+    if action and method == "POST":
+        return "action", action[1]
     if path == "/v2/billing/pods" and method == "GET":
         return "billing", ""
     found = re.fullmatch(r"/v2/pods/([^/]+)", path)
