@@ -127,6 +127,9 @@ class Connection(BaseHTTPRequestHandler):
         if reply.is_dropped:
             self.close_connection = True
             return
+        if reply.takes_over is not None:
+            self._hand_over(reply, reply.takes_over)
+            return
         part = reply.body if isinstance(reply.body, FilePart) else None
         length = part.length if part else len(cast(bytes, reply.body))
         self.send_response(reply.status)
@@ -154,6 +157,16 @@ class Connection(BaseHTTPRequestHandler):
                 left -= len(data)
         if stop < end:
             self.close_connection = True
+
+    def _hand_over(self, reply: Reply, takes_over: Callable[[socket.socket], None]) -> None:
+        """Send the head, and let another protocol have the connection until it is done with it."""
+        self.close_connection = True
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.flush()
+        takes_over(self.connection)
 
     def _keep_silent(self, seconds: float) -> None:
         """Wait, answering nothing, until the time is over, the client has gone or the server stops."""

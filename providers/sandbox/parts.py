@@ -53,6 +53,7 @@ class Part(Protocol):
 
 def open_parts(stage: Stage) -> tuple[Part, ...]:
     """Every part, in no order; each host name belongs to one."""
+    from providers.sandbox.comfy_wire import ComfyPart
     from providers.sandbox.handover_wire import SandboxHandoverPart
     from providers.sandbox.replicate_wire import ReplicatePart
     from providers.sandbox.serverless_wire import ServerlessPart
@@ -61,4 +62,5 @@ def open_parts(stage: Stage) -> tuple[Part, ...]:
         SandboxHandoverPart(stage.folder / "handover", stage.faults, stage.url),
         ServerlessPart(stage),
         ReplicatePart(stage),
+        ComfyPart(stage),
     )

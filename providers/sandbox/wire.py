@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -124,13 +125,17 @@ class FilePart:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `is_dropped` closes the connection without a word; `stall_seconds` keeps silent first."""
+    """One answer. `is_dropped` closes the connection without a word; `stall_seconds` keeps silent first.
+
+    `takes_over` gets the connection once the head is sent (101), and has it until it returns.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | FilePart = b""
     is_dropped: bool = False
     stall_seconds: float | None = None
+    takes_over: Callable[[socket.socket], None] | None = None
 
     @classmethod
     def of(cls, status: int, value: Any, headers: Mapping[str, str] | None = None) -> Reply:
