@@ -25,6 +25,8 @@ log = logging.getLogger("onmodel.fal")
 
 SCHEMA_URL = "https://fal.ai/api/openapi/queue/openapi.json"
 KEPT_SECONDS = 3600.0
+PATIENCE_SECONDS = 10.0
+"""A training waits for nothing but this, and a page that is slow only costs the look."""
 LARGEST_DOCUMENT_BYTES = 4 * 1024 * 1024
 
 WITNESS = "fal-ai/flux-lora"
@@ -83,7 +85,9 @@ class FalSchemas:
 
     def _read(self, endpoint: str) -> LiveSchema | None:
         try:
-            response = self._client.http.get(SCHEMA_URL, params={"endpoint_id": endpoint}, follow_redirects=False)
+            response = self._client.http.get(
+                SCHEMA_URL, params={"endpoint_id": endpoint}, follow_redirects=False, timeout=PATIENCE_SECONDS
+            )
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise Unavailable(f"fal's schema page could not be read ({self._client.failure(error)}).") from error
         if response.status_code in (404, 410):

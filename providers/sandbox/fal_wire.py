@@ -107,9 +107,17 @@ class FalQueue:
         if request.method != "GET" or request.path != "/api/openapi/queue/openapi.json":
             return refusal(404, "Not found")
         catalogue = load_catalogue()
-        endpoint = catalogue.endpoints.get(request.query.get("endpoint_id", ""))
+        name = request.query.get("endpoint_id", "")
+        fault = self._faults.pick("schema", name)
+        if fault is not None and fault.kind != "rename":
+            return answer_of(fault)
+        endpoint = catalogue.endpoints.get(name)
         if endpoint is None or endpoint.is_neutral:
             return refusal(404, "Endpoint not found")
+        if fault is not None:
+            old = fault.argument or next(iter(endpoint.fields))
+            fields = {f"new_{one}" if one == old else one: spec for one, spec in endpoint.fields.items()}
+            endpoint = replace(endpoint, fields=fields)
         return Reply.of(200, openapi_document(endpoint, catalogue))
 
     def _submit(self, request: Request, endpoint: str) -> Reply:

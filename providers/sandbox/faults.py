@@ -34,13 +34,15 @@ KINDS: dict[str, frozenset[str]] = {
     "file": frozenset({"refuse", "unavailable", "stall", "drop", "truncate", "expire", "expire_once"}),
     "list": frozenset(_ANSWERS | {"drop", "hide", "no_input"}),
     "usage": frozenset(_ANSWERS | {"drop", "vanish"}),
+    "schema": frozenset(_ANSWERS | {"drop", "vanish", "rename"}),
     "job": frozenset(
         {"fail", "never_ends", "stay_queued", "ignore", "slow", "no_file", "truncate", "expire", "nsfw", "charge"}
     ),
 }
 """Which kinds of fault exist where.
 
-`list` is fal's list of an endpoint's requests, `usage` what it says it charged: `@billing-events`, `@usage`.
+`list` is fal's list of an endpoint's requests, `usage` what it says it charged: `@billing-events`, `@usage`, `schema`
+its page that says what an endpoint takes.
 
 refuse=STATUS[/TYPE] (422, always JSON) · lock (403, exhausted balance) · rate_limit=SECONDS (429 with Retry-After) ·
 rate_limit_body=SECONDS (429 that says it in its body alone) · unavailable=STATUS (a gateway's HTML page, 503) ·
@@ -50,7 +52,7 @@ never_ends · stay_queued · ignore=PARAMETER (loras; at cancel: it is taken and
 no_file (success without one) · truncate (Content-Length promises more than comes) · expire (the file is 404) ·
 expire_once (each file is 404 from its first fetch on, and the next look at the result gives it a new address) · nsfw
 · hide (the list shows nothing) · no_input (the list shows no inputs) · charge[=USD] (charged that much, or the list
-price, however it ended).
+price, however it ended) · rename=FIELD (the schema has another field in its place).
 """
 _WITH_THE_JOB = frozenset({"truncate", "expire", "no_file"})
 _RULE = re.compile(

@@ -161,6 +161,41 @@ def test_what_fal_trains_every_model_of_its_base_loads_and_all_others_make_what_
     assert loras["wan-22-t2v-a14b"].high_noise
 
 
+def test_the_live_schema_of_every_model_has_the_fields_that_the_registry_fixes(shop: Shop) -> None:
+    for model in MODELS:
+        live = shop.vendor.live_schema(model)
+        assert set(model.fixed) <= live.fields, model.key
+        assert live.required <= live.fields, model.key
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("schema:rename=steps@*flux-lora-fast*", "it has no field 'steps'"),
+        ("schema:rename=images_data_url@*flux-lora-fast*", "has no field .* and also wants 'new_images_data_url'"),
+        ("schema:vanish@*flux-lora-fast*", "fal no longer has fal-ai/flux-lora-fast-training"),
+    ],
+)
+def test_a_trainer_that_changed_or_vanished_is_refused_before_anything_is_sent(
+    server: SandboxServer, shop: Shop, fault: str, reason: str
+) -> None:
+    server.faults.set(fault)
+    before = accepted(server)
+    request = shop.vendor.training_request(shop.training())
+    with pytest.raises(Rejected, match=reason):
+        shop.submit(request)
+    assert accepted(server) == before
+
+
+@pytest.mark.parametrize("kind", ["vanish", "unavailable", "malformed", "drop", "refuse=403"])
+def test_a_schema_page_that_tells_nothing_only_warns(
+    server: SandboxServer, shop: Shop, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults.set(f"schema:{kind}")
+    assert shop.submit(shop.vendor.training_request(shop.training()))
+    assert "ordered without a look at what it takes today" in caplog.text
+
+
 def test_a_trained_flux_lora_comes_back_as_a_file_and_draws_a_still(shop: Shop) -> None:
     lora = shop.lora("fal_flux_lora_fast")
     output = shop.buy(shop.vendor.still_request(still(loras=(lora,))))
