@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from domain.costs import FREE, job_cost
-from domain.jobs import JobOrder, JobState, VendorRequest
+from domain.jobs import BlobRef, JobOrder, JobState, blob_argument
 from domain.pods import GRACE, pod_name
 from domain.submissions import Submission
+from providers.blobs.handover import LocalHandover
 from providers.runpod.vendor import RunPodVendor
 from providers.vendor_ports import JobVendor, PodHost
 from tasks.jobs import submit_job
 from tasks.reaping import ReapReport, reap_pods
-from tests.contract.runpod_standin import KEY, Answer, Fault, RunPodStandIn, runpod_stand_in
+from tests.contract.runpod_orders import TRAIN, vendor_over
+from tests.contract.runpod_standin import Answer, Fault, RunPodStandIn, runpod_stand_in
 from tests.ports_for_tests import HandClock, PortsForTests
 from tests.postgres.door_orders import budget, planned, state
 
-POD = VendorRequest(
-    vendor="runpod",
-    endpoint="pods",
-    arguments={"image": "trainer:1", "gpu": {"id": "NVIDIA GeForce RTX 4090"}, "hard_stop_seconds": 7200},
+DATA = b"a training set"
+SET = BlobRef(sha256=hashlib.sha256(DATA).hexdigest(), media_type="application/zip", file_name="set.zip")
+POD = TRAIN.model_copy(
+    update={"arguments": TRAIN.arguments | {"dataset": blob_argument(SET), "hard_stop_seconds": 7200}}
 )
 AN_HOUR = timedelta(hours=1)
 
@@ -52,13 +55,14 @@ def runpod() -> Iterator[RunPodStandIn]:
 
 
 @pytest.fixture
-def ports(shared: PortsForTests, runpod: RunPodStandIn) -> Iterator[PodPorts]:
+def ports(shared: PortsForTests, runpod: RunPodStandIn, tmp_path: Path) -> Iterator[PodPorts]:
     """The shared tables, RunPod on loopback, and one clock for both."""
     ports = PodPorts(shared.settings, {}, HandClock())
+    ports.blobs.put_bytes(DATA, SET.media_type)
     runpod.now = ports.clock.now
     transport = httpx.HTTPTransport(verify=False)
     with httpx.Client(transport=transport, timeout=0.5, trust_env=False) as http:
-        ports.runpod = RunPodVendor(http, SecretStr(KEY), base_url=runpod.url)
+        ports.runpod = vendor_over(http, LocalHandover(tmp_path, here=True), runpod.url)
         ports.hosts = (ports.runpod,)
         yield ports
     ports.close()
@@ -109,7 +113,7 @@ def test_an_order_that_never_arrived_is_sent_again_after_four_lists_without_it(
     runpod.on("create", Fault.DROP_BEFORE)
     _, key = submitted(ports)
     assert state(ports, key) is JobState.SUBMITTED
-    assert runpod.routes() == ["create", "list", "list", "list", "list", "create"]
+    assert runpod.routes() == ["catalogue", "create", *["list"] * 4, "catalogue", "create"]
     (name,) = runpod.created
     assert name.endswith("-2")
 
@@ -285,7 +289,7 @@ def test_a_job_whose_answer_was_lost_is_known_by_its_pod_when_its_time_is_up(
 ) -> None:
     """The process that sent it died before it stored the answer, and nobody came back."""
     _, key = planned(ports, request=POD)
-    submission = ports.ledger.claim(key, ports.clock.now(), {})
+    submission = ports.ledger.claim(key, ports.clock.now(), {SET.sha256: "https://store.example/set.zip"})
     assert submission is not None
     ids = ports.runpod.submit(POD, submission)
     if is_lost:
