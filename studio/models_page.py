@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from domain.model_rules import BaseModelEntry, Model, ModelKind, Unsupported
-from domain.money import PriceList, load_prices
+from domain.model_rules import BaseModelEntry, LoraWire, Model, ModelKind, Unsupported
+from domain.money import Price, PriceList, load_prices
 from domain.registry import Registry, load_registry
-from studio.models_words import KIND_HEADS, field_words, groups, limit_words, oldest_date, price_words
+from studio.models_words import FREE, KIND_HEADS, field_words, groups, limit_words, oldest_date, price_words
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 
@@ -89,7 +89,7 @@ def _table(kind: ModelKind, models: list[Model], prices: PriceList, sources: _So
                 f"`{model.endpoint}`" if model.endpoint else "",
                 _lora(model),
                 "; ".join(limit_words(model)),
-                price_words(price) + ("" if price is None or price.confidence == "confirmed" else "\\*"),
+                price_words(price) + ("" if price is None or _is_sure(price) else "\\*"),
                 f"{marks} {oldest_date(model)}",
             )
         )
@@ -98,12 +98,18 @@ def _table(kind: ModelKind, models: list[Model], prices: PriceList, sources: _So
     return table + ("\n\\* not confirmed by the vendor\n" if any(row[5].endswith("\\*") for row in rows) else "")
 
 
+def _is_sure(price: Price) -> bool:
+    """Whether the vendor itself says so; one's own machine asks nobody."""
+    return price.confidence == "confirmed" or price_words(price) == FREE
+
+
 def _lora(model: Model) -> str:
     if model.kind is ModelKind.TRAINER:
         return model.base_model
     if model.lora is None or not model.lora.takes:
         return "no"
-    return f"`{field_words(model.lora)}` of {model.base_model}"
+    field = field_words(model.lora)
+    return f"{field if model.lora.wire is LoraWire.NODES else f'`{field}`'} of {model.base_model}"
 
 
 def _without_lora(models: Iterable[Model]) -> str:

@@ -36,6 +36,7 @@ VERDICT_WORDS = {
     Verdict.INCONCLUSIVE: "unclear",
 }
 UNPROVED = "not yet"
+FREE = "free"
 
 
 def lora_words(model: Model) -> str:
@@ -73,7 +74,7 @@ def price_words(price: Price | None) -> str:
     if price.amount_by_seconds:
         return ", ".join(f"{amount}/{seconds}s" for seconds, amount in sorted(price.amount_by_seconds.items()))
     if not price.amount_usd:
-        return "free"
+        return FREE
     amount, unit = (
         price.amount_usd,
         {
