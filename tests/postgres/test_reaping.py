@@ -301,7 +301,8 @@ def test_a_job_whose_answer_was_lost_is_known_by_its_pod_when_its_time_is_up(
     pass_time(ports, 2 * AN_HOUR)
     assert reap(ports).hosts[0].ended_jobs == (key,)
     job = ports.ledger.get(key)
-    assert (job.state, job.ids) == (JobState.FAILED, ids)
+    assert job.ids is not None
+    assert (job.state, job.ids.request_id) == (JobState.FAILED, ids.request_id)
     assert runpod.pods == {}
 
 
