@@ -99,6 +99,7 @@ class StandIn(ThreadingHTTPServer):
 
 class _Talk(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body go out by themselves: the second would wait for the first's receipt
     server: StandIn
 
     def _play(self) -> None:
