@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from domain.money import PriceUnit, load_prices
+from domain.registry import load_registry
 from providers.sandbox.journal import Job, Phase
 from providers.sandbox.parts import Stage
 from providers.sandbox.replicate_files import delivery_address
@@ -117,12 +119,26 @@ def shown_job(record: JobRecord, job: Job, stage: Stage, *, is_removed: bool) ->
     if record.destination is not None:
         shown["destination"] = record.destination
     if job.ended_at is not None:
-        begun = job.started_at or job.ended_at
         shown["metrics"] = {
-            "predict_time": round(job.ended_at - begun, 3),
+            "predict_time": _predict_seconds(record, job, is_good=status == "succeeded"),
             "total_time": round(job.ended_at - job.accepted_at, 3),
         }
     return shown
+
+
+def _predict_seconds(record: JobRecord, job: Job, *, is_good: bool) -> float:
+    """How long a job that went well would have had the real machine, where that is what is sold: a rehearsal's bill is
+    to show the real one's. Else how long it took here."""
+    there = [model for model in load_registry().models if model.vendor == "replicate"]
+    for model in there:
+        price = load_prices().prices.get(model.key)
+        if model.endpoint.partition(":")[0] != record.model or price is None or not is_good:
+            continue
+        if price.unit is PriceUnit.MACHINE_HOUR and all(record.input.get(k) == v for k, v in model.fixed.items()):
+            units = job.input.get("steps") or job.input.get("seconds") or 1
+            return float(price.seconds_before) + float(price.seconds_each) * float(units)
+    assert job.ended_at is not None, "only what is over has metrics"
+    return round(job.ended_at - (job.started_at or job.ended_at), 3)
 
 
 def _ending(job: Job) -> tuple[str, str | None]:
