@@ -5,7 +5,7 @@ Adapters are imported inside the functions that build them, so that a command th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from providers.settings import TRAINER_HOME_VARIABLES, Settings
 if TYPE_CHECKING:
     import httpx
 
-    from domain.profiles import WorkflowTemplate
     from providers.ports import BlobStore, Clock
     from providers.sandbox.launcher import SandboxAddress
     from providers.vendor_ports import Handover, JobVendor
@@ -36,7 +35,6 @@ class Surroundings:
     clock: Clock
     blobs: Callable[[], BlobStore]
     sandbox: Callable[[], SandboxAddress]
-    template: Callable[[str], WorkflowTemplate]
     keep: Callable[[httpx.Client], httpx.Client]
     """Takes note of a client that is closed with the process's other connections."""
 
@@ -153,7 +151,7 @@ def _comfyui(around: Surroundings) -> JobVendor:
         place = LoraSync(settings.comfyui_lora_sync)
     elif settings.comfyui_loras is not None:
         place = LoraFolder(settings.comfyui_loras)
-    return ComfyUiVendor(_web(around), settings.comfyui_url, around.registry, templates=around.template, loras=place)
+    return ComfyUiVendor(_web(around), settings.comfyui_url, around.registry, loras=place)
 
 
 def _local(around: Surroundings) -> JobVendor:
@@ -234,7 +232,24 @@ def _to_sandbox(around: Surroundings, hosts: frozenset[str]) -> httpx.Client:
 
 
 def _sandbox_comfyui(around: Surroundings) -> JobVendor:
-    raise NotConfigured("not yet")
+    from providers.comfyui.listening import Socket, open_web_socket
+    from providers.comfyui.placing import LoraFolder
+    from providers.comfyui.vendor import ComfyUiVendor
+    from providers.sandbox.comfy_files import comfyui_loras_folder
+    from providers.sandbox.comfy_wire import HOST
+
+    def open_socket(url: str, headers: Mapping[str, str]) -> Socket:
+        here = around.sandbox().url.replace("http://", "ws://", 1)
+        return open_web_socket(f"{here}/_as/{HOST}/{url.partition(f'://{HOST}/')[2]}", headers)
+
+    return ComfyUiVendor(
+        _to_sandbox(around, frozenset({HOST})),
+        f"https://{HOST}",
+        around.registry,
+        loras=LoraFolder(comfyui_loras_folder(around.settings.home)),
+        name="sandbox-comfyui",
+        open_socket=open_socket,
+    )
 
 
 def _sandbox_local(around: Surroundings) -> JobVendor:

@@ -331,7 +331,6 @@ class Ports:
             clock=self.clock,
             blobs=lambda: self.blobs,
             sandbox=self.sandbox,
-            template=lambda name: self.templates.get(name),
             keep=self._keep,
         )
 

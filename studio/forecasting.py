@@ -90,7 +90,7 @@ def _tell_rows(forecast: Forecast, rows: tuple[ForecastRow, ...], by: Grouping, 
 
 def _tell_sums(forecast: Forecast, *, is_begun: bool) -> None:
     if forecast.is_simulated:
-        say("A rehearsal: these are fal's list prices and times; the sandbox bills nobody and is faster.")
+        say("A rehearsal: these are the vendors' list prices and times; the sandbox bills nobody and is faster.")
     if is_begun:
         difference = against(forecast.bought_usd - forecast.bought_forecast_usd)
         say(

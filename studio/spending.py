@@ -170,4 +170,4 @@ def _group_document(group: CostGroup) -> dict[str, Any]:
 
 
 def _rehearsal(is_simulated: bool) -> str:
-    return " A rehearsal at fal's list prices: no money was spent." if is_simulated else ""
+    return " A rehearsal at list prices: no money was spent." if is_simulated else ""

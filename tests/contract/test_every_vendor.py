@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,9 @@ from domain.jobs import BlobRef, JobOutput, VendorJobIds, VendorRequest, VendorS
 from domain.submissions import Finding, Submission
 from providers.sandbox.server import SandboxServer
 from providers.settings import Settings
-from providers.vendor_ports import JobVendor, LoraUse, StillOrder, TrainingOrder
+from providers.vendor_ports import JobVendor, StillOrder, TrainingOrder
 from providers.wiring import Ports
+from tasks.view_orders import still_settings
 from tests.contract.fal_standin import sent
 from tests.contract.sandbox_fixtures import running_sandbox, training_zip, wait_until
 
@@ -42,6 +43,9 @@ STILLS = {
 }
 PODS = "runpod pods"
 EVERY = (*STILLS, PODS)
+NUMBERS = itertools.count(1)
+"""Every POST has a number of its own: some vendors take a name that is made of it, once."""
+
 ENDS = (VendorState.DONE, VendorState.FAILED, VendorState.CANCELLED, VendorState.GONE)
 
 
@@ -53,11 +57,10 @@ class Shop:
     vendor: JobVendor
     request: VendorRequest
     folder: Path
-    numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 1000)))
 
     def submission(self) -> Submission:
         urls = {ref.sha256: self.vendor.upload(self.folder / ref.sha256, ref) for ref in self.request.blobs()}
-        return sent(urls).model_copy(update={"number": next(self.numbers)})
+        return sent(urls).model_copy(update={"number": next(NUMBERS)})
 
     def submit(self) -> VendorJobIds:
         return self.vendor.submit(self.request, self.submission())
@@ -113,7 +116,10 @@ def _shop(server: SandboxServer, ports: Ports, folder: Path, what: str) -> Shop:
         )
         return Shop(server, ports.job_vendor(name), ports.trainer(name).training_request(order), folder)
     name, model = STILLS[what]
-    still = StillOrder(model_key=model, prompt="a pier at night", image_size=(512, 512), steps=20, guidance=3.5, seed=7)
+    steps, guidance = still_settings(ports.registry.model(model))
+    still = StillOrder(
+        model_key=model, prompt="a pier at night", image_size=(512, 512), steps=steps, guidance=guidance, seed=7
+    )
     return Shop(server, ports.job_vendor(name), ports.image_maker(name).still_request(still), folder)
 
 
