@@ -26,6 +26,8 @@ MAX_PUT_BYTES = 5 * 1024**3
 IDLE_SECONDS = 60
 """A connection on which nothing moves for so long is closed."""
 
+_LOOKS_UP_SECONDS = 0.02  # how often it sees whether it is to end, and so how long `close` may take
+
 DRAINED_BYTES = 16 * CHUNK_BYTES
 """How much of a refused body is read away before the connection is closed."""
 
@@ -37,7 +39,9 @@ class LinkServer:
         self._key = signing_key(store.root)
         self._server = _Server(store, self._key, max_put_bytes)
         self.url = f"http://{HOST}:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="blob-links", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, args=(_LOOKS_UP_SECONDS,), name="blob-links", daemon=True
+        ).start()
 
     def link(self, method: str, sha256: str, valid_for_seconds: int, media_type: str = "") -> str:
         """A link to this server; it dies with the process."""

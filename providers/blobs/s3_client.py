@@ -5,8 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -34,6 +35,8 @@ def open_s3(bucket: str, *, endpoint_url: str | None, region: str) -> S3Client:
     """
     with our_errors(f"s3://{bucket}"):
         core = botocore.session.get_session()
+        # Reading what botocore knows of S3 takes longer than all the rest, and it never changes: once is enough.
+        core.register_component("data_loader", _what_botocore_knows())
         session = boto3.Session(botocore_session=core)
         if session.get_credentials() is None:
             raise NotConfigured(
@@ -72,6 +75,11 @@ def open_s3(bucket: str, *, endpoint_url: str | None, region: str) -> S3Client:
         if own_region is None and home_region and home_region != s3.meta.region_name:
             s3 = client(home_region, proxies)  # a presigned link cannot follow a redirect to the right region
         return s3
+
+
+@cache
+def _what_botocore_knows() -> Any:
+    return botocore.session.get_session().get_component("data_loader")
 
 
 @contextmanager

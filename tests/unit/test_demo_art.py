@@ -190,7 +190,9 @@ def test_the_clips_of_a_trained_character_give_fourteen_frames_that_differ(name:
             is_new = all(int((bits != other).sum()) > 8 for other in kept)
             if is_new and np.asarray(frame.convert("L")).mean() > 25:
                 kept.append(bits)
-    assert len(kept) >= 14
+            if len(kept) == 14:
+                return  # more of them would prove nothing more
+    pytest.fail(f"{len(kept)} frames differ")
 
 
 def test_the_demo_runs_about_fifty_seconds_in_ten_to_twelve_clips() -> None:
