@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from domain.records import Record
 from providers.comfyui.client import ComfyUiClient
@@ -66,13 +67,14 @@ def open_web_socket(url: str, headers: Mapping[str, str]) -> Socket:
     )
 
 
-def open_socket_at(host: str, port: int) -> OpenSocket:
-    """Opens sockets to this address whatever host their URL names: the sandbox's way."""
+def open_socket_at(address: Callable[[], str]) -> OpenSocket:
+    """Opens sockets to this address (`http://127.0.0.1:PORT`) whatever host their URL names: the sandbox's way."""
 
     def open_there(url: str, headers: Mapping[str, str]) -> Socket:
         from websockets.sync.client import connect
 
-        connection = socket.create_connection((host, port), timeout=OPEN_SECONDS)
+        there = urlsplit(address())
+        connection = socket.create_connection((there.hostname, there.port), timeout=OPEN_SECONDS)
         connection.settimeout(None)
         return connect(
             url,

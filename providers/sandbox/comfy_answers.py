@@ -19,7 +19,7 @@ def fault_answer(fault: Fault) -> Reply:
             reply = refused(kind or "prompt_outputs_failed_validation", f"Refused on purpose: {fault.text}")
             return Reply(status, reply.headers, reply.body)
         case "lock":
-            return Reply(403, {"Content-Type": "text/html"}, b"<html><body>403 Forbidden</body></html>")
+            return Reply.of(402, {"detail": "Payment required: the balance of this server's host is used up"})
         case "unavailable":
             return gateway_page(int(fault.number(503)))
         case "malformed":

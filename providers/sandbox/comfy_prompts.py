@@ -21,8 +21,8 @@ from providers.sandbox.wire import Reply, Request
 class Prompt:
     """One prompt that was taken. `request_id` is the workshop's job, None for what came out of the cache whole.
 
-    `outputs` are there when it is over: node id → what the node shows. `word` replaces the history's own, `is_hidden`
-    lets it be forgotten, both by faults.
+    `outputs` are there when it is over: node id → what the node shows. `is_cut`: its files break off while they are
+    fetched, by a fault.
     """
 
     prompt_id: str
@@ -37,8 +37,6 @@ class Prompt:
     error: dict[str, Any] | None = None
     is_interrupted: bool = False
     is_cut: bool = False
-    word: str | None = None
-    is_hidden: bool = False
 
     def item(self) -> list[Any]:
         return [self.number, self.prompt_id, self.graph, {"client_id": self.client_id}, self.targets]

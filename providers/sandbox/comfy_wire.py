@@ -52,6 +52,7 @@ class ComfyPart:
         self._telling = Telling(self._remaining)
         self._done_before: dict[str, str] = {}
         self._posts: Counter[str] = Counter()
+        self._strange: str | None = None
 
     def posts(self) -> dict[str, int]:
         with self._lock:
@@ -135,23 +136,16 @@ class ComfyPart:
         if verdict.error is not None or not isinstance(graph, dict):
             return Reply.of(400, {"error": verdict.error, "node_errors": verdict.node_errors or {}})
         prompt = self._accept(prompt_id, graph, str(body.get("client_id", "")), list(verdict.outputs), kind)
-        if prompt is None:
-            return Reply.of(
-                400, {"error": {"type": "prompt_id_in_use", "message": "prompt_id is taken"}, "node_errors": {}}
-            )
         if fault is not None:
             return fault_answer(fault)
         return Reply.of(
             200, {"prompt_id": prompt_id, "number": prompt.number, "node_errors": verdict.node_errors or {}}
         )
 
-    def _accept(
-        self, prompt_id: str, graph: dict[str, Any], client_id: str, targets: list[str], kind: str
-    ) -> Prompt | None:
+    def _accept(self, prompt_id: str, graph: dict[str, Any], client_id: str, targets: list[str], kind: str) -> Prompt:
+        """Queue it; the same id twice is taken twice, as 0.3.64 does (3.1)."""
         cache_key = json.dumps(graph, sort_keys=True)
         with self._lock:
-            if prompt_id in self._prompts:
-                return None
             prompt = Prompt(prompt_id, len(self._prompts), graph, client_id, targets, kind, request_id=None)
             self._prompts[prompt_id] = prompt
             before = self._prompts.get(self._done_before.get(cache_key, ""))
@@ -224,8 +218,8 @@ class ComfyPart:
         if job is None or job.outcome is None:
             return  # the server stops, or the prompt was deleted
         with self._lock:
-            if prompt.prompt_id not in self._prompts:
-                return
+            if self._prompts.get(prompt.prompt_id) is not prompt:
+                return  # it was deleted, or another has its id
         if not is_told:
             self._telling.start(prompt)
         self._conclude(prompt, job.outcome)
@@ -272,9 +266,9 @@ class ComfyPart:
             return fault_answer(fault)
         with self._lock:
             if fault is not None:
-                for prompt in self._prompts.values():
-                    prompt.word = fault.argument or "paused" if fault.kind == "unknown_word" else prompt.word
-                    prompt.is_hidden = prompt.is_hidden or fault.kind == "vanish"
+                # The queue has no words for a job: it is not there, and the next look at the history is a strange one.
+                self._strange = "" if fault.kind == "vanish" else fault.argument or "paused"
+                return Reply.of(200, {"queue_running": [], "queue_pending": []})
             running, waiting = self._places(Phase.IN_PROGRESS), self._places(Phase.IN_QUEUE)
             return Reply.of(
                 200,
@@ -293,7 +287,7 @@ class ComfyPart:
         found = []
         for prompt in self._prompts.values():
             job = self._stage.journal.find(prompt.request_id) if prompt.request_id else None
-            is_open = prompt.outputs is None and prompt.error is None and not prompt.is_hidden
+            is_open = prompt.outputs is None and prompt.error is None
             if is_open and job is not None:
                 at = Phase.IN_QUEUE if job.phase is Phase.IN_QUEUE else Phase.IN_PROGRESS
                 found += [prompt] if at is phase else []
@@ -304,11 +298,15 @@ class ComfyPart:
 
     def _history(self, prompt_id: str) -> Reply:
         prompt = self._prompts.get(prompt_id)
+        strange, self._strange = self._strange, None
+        if strange is not None:
+            status = {"status_str": strange, "completed": False, "messages": []}
+            return Reply.of(200, {prompt_id: {"outputs": {}, "status": status}} if strange else {})
         is_over = prompt is not None and prompt_id in self._over()
         fault = self._stage.faults.pick("result", f"comfyui/{prompt.kind}") if prompt is not None and is_over else None
         if fault is not None and fault.kind != "vanish":
             return fault_answer(fault)
-        if prompt is None or not is_over or prompt.is_hidden or fault is not None:
+        if prompt is None or not is_over or fault is not None:
             return Reply.of(200, {})
         return Reply.of(200, {prompt_id: self._entry(prompt)})
 
@@ -320,7 +318,7 @@ class ComfyPart:
             messages.append([kind, prompt.error])
         else:
             messages.append(["execution_success", about])
-        word = prompt.word or ("success" if prompt.error is None else "error")
+        word = "success" if prompt.error is None else "error"
         status = {"status_str": word, "completed": prompt.error is None, "messages": messages}
         return {"prompt": prompt.item(), "outputs": prompt.outputs or {}, "status": status, "meta": {}}
 

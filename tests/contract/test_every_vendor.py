@@ -46,6 +46,9 @@ EVERY = (*STILLS, PODS)
 NUMBERS = itertools.count(1)
 """Every POST has a number of its own: some vendors take a name that is made of it, once."""
 
+NUMBERS = itertools.count(1)
+"""Every POST of the suite has one of its own: a vendor that is given our ids must not meet one twice."""
+
 ENDS = (VendorState.DONE, VendorState.FAILED, VendorState.CANCELLED, VendorState.GONE)
 
 
