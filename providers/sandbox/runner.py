@@ -199,10 +199,10 @@ def _blacken(path: Path, width: int, height: int, kind: str) -> None:
 
 
 def film(bench: Workbench) -> dict[str, Any]:
-    """A clip of whatever was given: elements in a scene, pictures of characters, a first frame, LoRAs, words alone.
+    """A clip of whatever was given: a first frame, elements in a scene, pictures of characters, LoRAs, words alone.
 
-    Where LoRAs are given beside pictures of the characters, the first picture is the place and the LoRAs say who is in
-    it, so that both are to be seen.
+    A first frame shows already who its elements are. Where LoRAs are given beside pictures, the first picture is the
+    place and the LoRAs say who is in it, so that both are to be seen.
     """
     given, work = bench.input, bench.endpoint.work
     image_field = work.get("image_field", "image_url")
@@ -222,11 +222,10 @@ def film(bench: Workbench) -> dict[str, Any]:
         elements, references = [], []
     if used.get("loras") and seen:
         return shot("film_image", image=seen[0], **used)
-    if elements or references or work["kind"] == "elements":
-        cast = elements or [[reference] for reference in references]
-        return shot("film_elements", elements=cast, images=[*first, *others])
     if first:
         return shot("film_image", image=first[0])
+    if elements or references or work["kind"] == "elements":
+        return shot("film_elements", elements=elements or [[one] for one in references], images=others)
     return shot("film_text", **(used or {"loras": [], "base": "wan-22-t2v-a14b"}))
 
 
