@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -58,6 +59,13 @@ class ObjectStoreServer:
         name = f"blobs-{secrets.token_hex(6)}"
         self.client().create_bucket(Bucket=name)
         return name
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStoreServer]:
+    """One server for all tests of a process: they keep apart by their buckets."""
+    with running_object_store() as server:
+        yield server
 
 
 @contextmanager

@@ -22,19 +22,13 @@ from providers.blobs.local import LocalBlobStore
 from providers.blobs.naming import put_headers
 from providers.blobs.s3 import S3BlobStore
 from providers.ports import BlobStore
-from tests.contract.object_store_server import ObjectStoreServer, running_object_store
+from tests.contract.object_store_server import ObjectStoreServer
 
 HELLO = b"a red scarf on a wet pier"
 HELLO_SHA256 = hashlib.sha256(HELLO).hexdigest()
 ABSENT_SHA256 = hashlib.sha256(b"never stored").hexdigest()
 MINUTE = timedelta(minutes=1)
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def object_store() -> Iterator[ObjectStoreServer]:
-    with running_object_store() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

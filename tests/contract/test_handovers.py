@@ -25,7 +25,7 @@ from providers.sandbox.places import RENTED_HOSTS
 from providers.sandbox.transport import SandboxTransport
 from providers.trainers.worker_web import Web
 from providers.vendor_ports import Handover
-from tests.contract.object_store_server import running_object_store
+from tests.contract.object_store_server import ObjectStoreServer
 from tests.contract.sandbox_fixtures import running_sandbox
 
 DATA = b"a training set"
@@ -34,8 +34,9 @@ HOUR = timedelta(hours=1)
 
 
 @contextmanager
-def _in_a_bucket(folder: Path) -> Iterator[Handover]:
-    with running_object_store() as server, pytest.MonkeyPatch.context() as patch:
+def _in_a_bucket(folder: Path, request: pytest.FixtureRequest) -> Iterator[Handover]:
+    server: ObjectStoreServer = request.getfixturevalue("object_store")
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environ.items():
             patch.setenv(name, value)
         store = S3BlobStore(
@@ -46,7 +47,7 @@ def _in_a_bucket(folder: Path) -> Iterator[Handover]:
 
 
 @contextmanager
-def _in_the_sandbox(folder: Path) -> Iterator[Handover]:
+def _in_the_sandbox(folder: Path, _request: pytest.FixtureRequest) -> Iterator[Handover]:
     with (
         running_sandbox(folder) as server,
         httpx.Client(transport=SandboxTransport(server.url, hosts=RENTED_HOSTS)) as http,
@@ -55,13 +56,13 @@ def _in_the_sandbox(folder: Path) -> Iterator[Handover]:
 
 
 @contextmanager
-def _on_this_disk(folder: Path) -> Iterator[Handover]:
+def _on_this_disk(folder: Path, _request: pytest.FixtureRequest) -> Iterator[Handover]:
     yield LocalHandover(folder / "handover", here=True)
 
 
 @pytest.fixture(scope="module", params=[_in_a_bucket, _in_the_sandbox, _on_this_disk], ids=lambda make: make.__name__)
 def handover(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handover]:
-    with request.param(tmp_path_factory.mktemp("handover")) as opened:
+    with request.param(tmp_path_factory.mktemp("handover"), request) as opened:
         yield opened
 
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,18 +14,12 @@ import pytest
 from domain.errors import BadInput, NotConfigured, Unavailable
 from providers.blobs.s3 import S3BlobStore
 from providers.blobs.s3_client import named_certificates
-from tests.contract.object_store_server import ObjectStoreServer, running_object_store
+from tests.contract.object_store_server import ObjectStoreServer
 
 HELLO = b"a red scarf on a wet pier"
 HELLO_SHA256 = hashlib.sha256(HELLO).hexdigest()
 ABSENT_SHA256 = hashlib.sha256(b"never stored").hexdigest()
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def object_store() -> Iterator[ObjectStoreServer]:
-    with running_object_store() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
