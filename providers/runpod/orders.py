@@ -161,6 +161,7 @@ def pod_body(
     gpu: Gpu,
     handover: Handover,
     hugging_face_secret: str | None,
+    heartbeat_seconds: float,
 ) -> tuple[bytes, tuple[str, ...]]:
     """The body of `POST /v2/pods`, and the values in it that no text may show.
 
@@ -202,6 +203,7 @@ def pod_body(
         status_read_url=handover.read_back_link(name, STATUS_NAME, valid_for),
         log_url=handover.write_link(name, LOG_NAME, valid_for),
         deadline=deadline,
+        heartbeat_seconds=heartbeat_seconds,
         total_steps=plan.total_steps,
     )
     try:

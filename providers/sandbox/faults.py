@@ -26,7 +26,7 @@ from providers.sandbox.wire import Reply, refusal
 
 _ANSWERS = {"refuse", "lock", "rate_limit", "rate_limit_body", "unavailable", "stall", "malformed"}
 KINDS: dict[str, frozenset[str]] = {
-    "submit": frozenset(_ANSWERS | {"drop_before_accept", "drop_after_accept", "stall_after_accept"}),
+    "submit": frozenset(_ANSWERS | {"drop_before_accept", "drop_after_accept", "stall_after_accept", "no_capacity"}),
     "status": frozenset(_ANSWERS | {"drop", "unknown_word", "vanish"}),
     "result": frozenset(_ANSWERS | {"drop", "vanish"}),
     "cancel": frozenset(_ANSWERS | {"drop", "ignore"}),
@@ -37,6 +37,7 @@ KINDS: dict[str, frozenset[str]] = {
     "schema": frozenset(_ANSWERS | {"drop", "vanish", "rename"}),
     "job": frozenset(
         {"fail", "never_ends", "stay_queued", "ignore", "slow", "no_file", "truncate", "expire", "nsfw", "charge"}
+        | {"freeze", "no_gpu", "trainer"}
     ),
 }
 """Which kinds of fault exist where.
@@ -52,7 +53,10 @@ never_ends · stay_queued · ignore=PARAMETER (loras; at cancel: it is taken and
 no_file (success without one) · truncate (Content-Length promises more than comes) · expire (the file is 404) ·
 expire_once (each file is 404 from its first fetch on, and the next look at the result gives it a new address) · nsfw
 · hide (the list shows nothing) · no_input (the list shows no inputs) · charge[=USD] (charged that much, or the list
-price, however it ended) · rename=FIELD (the schema has another field in its place).
+price, however it ended) · rename=FIELD (the schema has another field in its place). For rented machines: no_capacity
+(no such machine is free) · stay_queued (it never gets a runtime) · fail (its host dies under it) · freeze (it stands
+still and says nothing) · no_gpu (it comes without one) · trainer=WHAT (its trainer fails: nan, short, oom, crash,
+no_file, gated) · at cancel, refuse=403 (it may not be deleted).
 """
 _WITH_THE_JOB = frozenset({"truncate", "expire", "no_file"})
 _RULE = re.compile(

@@ -56,10 +56,12 @@ def open_parts(stage: Stage) -> tuple[Part, ...]:
     from providers.sandbox.comfy_wire import ComfyPart
     from providers.sandbox.handover_wire import SandboxHandoverPart
     from providers.sandbox.replicate_wire import ReplicatePart
+    from providers.sandbox.runpod_wire import RunPodPart
     from providers.sandbox.serverless_wire import ServerlessPart
 
     return (
         SandboxHandoverPart(stage.folder / "handover", stage.faults, stage.url),
+        RunPodPart(stage),
         ServerlessPart(stage),
         ReplicatePart(stage),
         ComfyPart(stage),
