@@ -23,6 +23,7 @@ from domain.registry import Registry
 from domain.submissions import Submission
 from providers.fal.captioners import described_text
 from providers.fal.client import QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
+from providers.fal.logs import log_lines, training_progress
 from providers.vendor_ports import Ping
 from providers.web import NEVER_SENT
 
@@ -39,8 +40,6 @@ ROLE_OF_FIELD = {"images": "image", "image": "image", "video": "video"}
 NAMESPACES = ("workflows", "comfy")
 MAYBE_TAKEN = (408, 409)
 """Refusals by word that do not prove that nothing was queued: a timeout and a conflict."""
-
-STEP_COUNT = re.compile(r"(\d+)\s*/\s*(\d+)")
 
 
 class FalQueue:
@@ -176,14 +175,17 @@ class FalQueue:
     def _read_status(self, answer: dict[str, Any]) -> JobStatus:
         state = STATE_OF.get(answer["status"], VendorState.UNKNOWN_WORD)
         position = answer.get("queue_position")
-        lines = _log_lines(answer.get("logs"))
-        message = answer.get("error") or (lines[-1] if lines else None)
+        lines = log_lines(answer.get("logs"))
+        training = training_progress(lines)
+        share = training.step / training.total_steps if training else None
+        message = answer.get("error") or (lines[-1][0] if lines else None)
         if state is VendorState.UNKNOWN_WORD:
             message = f"fal says {answer['status']!r}"
         return JobStatus(
             state=state,
             queue_position=position if isinstance(position, int) and state is VendorState.QUEUED else None,
-            progress=1.0 if state is VendorState.DONE else _progress(lines),
+            progress=1.0 if state is VendorState.DONE else share,
+            training=training,
             message=self._client.quote(message) if message else None,
         )
 
@@ -235,20 +237,6 @@ def _kept_url(answer: dict[str, Any], name: str) -> str | None:
     """An address fal gave us, unless it leads away from fal: then ours is built from the id instead."""
     url = answer.get(name)
     return url if isinstance(url, str) and may_carry_key(url) else None
-
-
-def _log_lines(logs: object) -> list[str]:
-    entries = logs if isinstance(logs, list) else []
-    return [str(entry.get("message", "")) for entry in entries if isinstance(entry, dict)]
-
-
-def _progress(lines: list[str]) -> float | None:
-    """Share of steps done, 0–1, from the last log line that counts; for showing only, nothing is decided by it."""
-    for line in reversed(lines):
-        for done, total in reversed(STEP_COUNT.findall(line)):
-            if int(total) > 0 and int(done) <= int(total):
-                return int(done) / int(total)
-    return None
 
 
 def _sold(model: Model | None) -> set[str]:

@@ -135,13 +135,14 @@ def clips_zip(clips: int = 4) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for index in range(clips):
-            archive.writestr(f"{index:02}.mp4", _clip())
+            archive.writestr(f"{index:02}.mp4", small_clip())
             archive.writestr(f"{index:02}.txt", "MEIKOB_01 walks on a pier")
     return out.getvalue()
 
 
 @functools.cache
-def _clip() -> bytes:
+def small_clip() -> bytes:
+    """An MP4 of six frames, 64 pixels square, that grow redder."""
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=16, options={"qscale": "5"})

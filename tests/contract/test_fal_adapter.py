@@ -27,7 +27,7 @@ from domain.errors import (
     SubmissionUnknown,
     Unavailable,
 )
-from domain.jobs import VendorJobIds, VendorRequest, VendorState
+from domain.jobs import TrainingProgress, VendorJobIds, VendorRequest, VendorState
 from domain.registry import load_registry
 from providers.fal.captioners import LONGEST_TEXT
 from providers.fal.vendor import FalVendor
@@ -206,6 +206,7 @@ def test_a_trainings_progress_is_read_from_its_log(fal: StandIn, vendor: FalVend
     fal.on(job, Answer(202, {"status": "IN_PROGRESS", "logs": logs}))
     status = vendor.status(TRAIN, IDS)
     assert (status.progress, status.message) == (0.25, "saving")
+    assert status.training == TrainingProgress(step=50, total_steps=200, loss=0.1)
     assert fal.seen[0].query == "logs=true"
 
 
@@ -252,6 +253,44 @@ def test_a_training_gives_lora_and_config(fal: StandIn, vendor: FalVendor) -> No
     output = vendor.output(TRAIN, IDS)
     assert [(file.role, file.size_bytes) for file in output.files] == [("lora", 9), ("config", None)]
     assert output.billed_usd is None
+
+
+LOW, HIGH = {"url": "https://v3.fal.media/low"}, {"url": "https://v3.fal.media/high"}
+
+
+@pytest.mark.parametrize("files", [{"diffusers_lora_file": LOW}, {"high_noise_lora": HIGH}, {}])
+def test_a_lora_of_two_files_is_nothing_with_one_of_them(
+    fal: StandIn, vendor: FalVendor, files: dict[str, Any]
+) -> None:
+    request = TRAIN.model_copy(update={"endpoint": "fal-ai/wan-22-image-trainer"})
+    address = "GET queue.fal.run/fal-ai/wan-22-image-trainer/requests/job-1"
+    fal.on(address, Answer(200, {**files, "config_file": {"url": "https://v3.fal.media/c"}}))
+    with pytest.raises(JobFailed, match="names no lora"):
+        vendor.output(request, IDS)
+    fal.on(address, Answer(200, {"diffusers_lora_file": LOW, "high_noise_lora": HIGH}))
+    assert {file.role: file.url for file in vendor.output(request, IDS).files} == {
+        "lora": LOW["url"],
+        "lora_high_noise": HIGH["url"],
+    }
+
+
+def test_a_trainers_sample_clip_is_not_taken_for_a_clip(fal: StandIn, vendor: FalVendor) -> None:
+    request = TRAIN.model_copy(update={"endpoint": "fal-ai/ltx23-video-trainer"})
+    fal.on(
+        "GET queue.fal.run/fal-ai/ltx23-video-trainer/requests/job-1",
+        Answer(200, {"lora_file": LOW, "video": {"url": "https://v3.fal.media/sample"}}),
+    )
+    assert [file.role for file in vendor.output(request, IDS).files] == ["lora"]
+
+
+def test_a_job_of_a_model_that_left_the_registry_still_gives_its_file(fal: StandIn, vendor: FalVendor) -> None:
+    request = TRAIN.model_copy(update={"endpoint": "fal-ai/some-older-trainer"})
+    address = "GET queue.fal.run/fal-ai/some-older-trainer/requests/job-1"
+    fal.on(address, Answer(200, {"lora_file": LOW, "config_file": {"url": "https://v3.fal.media/c"}}))
+    assert [file.role for file in vendor.output(request, IDS).files] == ["lora", "config"]
+    fal.on(address, Answer(200, {"log": "done"}))
+    with pytest.raises(JobFailed, match="names no image and no lora and no video file"):
+        vendor.output(request, IDS)
 
 
 def test_a_still_gives_its_picture_and_seed(fal: StandIn, vendor: FalVendor) -> None:

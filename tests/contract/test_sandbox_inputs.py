@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
+from providers.sandbox.clip_stills import stills_of_clips
 from providers.sandbox.schemas import check_input, load_catalogue
 from tests.contract.sandbox_fixtures import (
     ELEMENTS,
@@ -21,11 +25,13 @@ from tests.contract.sandbox_fixtures import (
     png,
     running_sandbox,
     sandbox_client,
+    small_clip,
     submit,
     training_zip,
     upload,
 )
 
+LTX_TRAINER = "fal-ai/ltx23-video-trainer"
 CAPTION = "fal-ai/moondream3-preview/caption"
 
 
@@ -56,6 +62,16 @@ CAPTION = "fal-ai/moondream3-preview/caption"
         ("fal-ai/veo3.1/image-to-video", {"prompt": "x", "image_url": "u", "duration": "8s"}, []),
         ("fal-ai/wan-25-preview/image-to-video", {"prompt": "x" * 1501, "image_url": "u"},
          [("string_too_long", "prompt")]),
+        (LTX_TRAINER, {"training_data_url": "u", "rank": 48}, [("literal_error", "rank")]),
+        (LTX_TRAINER, {"training_data_url": "u", "rank": 64, "number_of_frames": 49}, []),
+        (LTX_TRAINER, {"training_data_url": "u", "number_of_frames": 50}, [("value_error", "number_of_frames")]),
+        ("fal-ai/flux-2-trainer-v2", {"image_data_url": "u", "steps": 20000, "trigger_word": "M"},
+         [("extra_forbidden", "trigger_word")]),
+        ("minimax/h3/text-to-video/lora", {"prompt": "x"}, [("missing", "loras")]),
+        ("fal-ai/ltx-2.3-22b/image-to-video/lora",
+         {"prompt": "x", "image_url": "u", "loras": [{"path": "u"}], "video_size": "auto"}, []),
+        ("fal-ai/ltx-2.3-22b/text-to-video/lora", {"prompt": "x", "loras": [{"path": "u"}], "video_size": "auto"},
+         [("literal_error", "video_size")]),
         (WAN_LORA, {"prompt": "x", "num_frames": 16}, [("greater_than_equal", "num_frames")]),
         (WAN_LORA, {"prompt": "x", "num_frames": 17, "loras": [{"path": "u", "transformer": "both"}]}, []),
         (CAPTION, {"image_url": "u", "length": "long"}, []),
@@ -143,6 +159,66 @@ def test_a_training_set_needs_four_images(one_sandbox: httpx.Client, archive: by
     url = upload(one_sandbox, archive, "set.zip", "application/zip")
     answer = finish(one_sandbox, submit(one_sandbox, TRAINER, {"images_data_url": url, "steps": 5}))
     assert (200 if answer.status_code == 200 else answer.json()["detail"][0]["type"]) == expected
+
+
+FLUX_2, H3 = "fal-ai/flux-2-trainer", "minimax/h3/t2v/trainer"
+
+
+def packed(*names: str) -> bytes:
+    """A zip of these files; clips and pictures in it are what their names say, `broken.mp4` is not."""
+    content = {".mp4": small_clip(), ".png": png(64, 64), ".txt": b"MEIKOB_01 on a pier"}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"-" if name.startswith("broken") else content[Path(name).suffix])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "field", "archive", "expected"),
+    [
+        (H3, "training_data_url", packed("a.mp4", "a.txt"), None),
+        (H3, "training_data_url", packed("a.png"), "must hold videos only"),
+        (H3, "training_data_url", packed("a.txt"), "at least 1 videos, found 0"),
+        (LTX_TRAINER, "training_data_url", packed("a.mp4", "a.txt"), None),
+        (LTX_TRAINER, "training_data_url", packed("a.png", "a.txt"), None),
+        (LTX_TRAINER, "training_data_url", packed("a.png", "b.mp4"), "only videos or only images, found 1 and 1"),
+        (LTX_TRAINER, "training_data_url", packed("broken.mp4"), "broken.mp4 cannot be decoded"),
+        (FLUX_2, "image_data_url", packed("a.png", "a.txt"), None),
+        (FLUX_2, "image_data_url", packed("a.png", "b.txt"), "No caption for a.png and no default_caption"),
+        (TRAINER, "images_data_url", packed("a.mp4", "b.mp4", "c.mp4", "d.mp4"), "at least 4 images, found 0"),
+    ],
+)
+def test_each_trainer_takes_the_pictures_or_clips_that_it_says(
+    one_sandbox: httpx.Client, trainer: str, field: str, archive: bytes, expected: str | None
+) -> None:
+    url = upload(one_sandbox, archive, "set.zip", "application/zip")
+    answer = finish(one_sandbox, submit(one_sandbox, trainer, {field: url}))
+    if expected is None:
+        assert answer.status_code == 200, answer.text
+    else:
+        (entry,) = answer.json()["detail"]
+        assert expected in entry["msg"]
+        assert entry["loc"] == ["body", field]
+
+
+def test_a_captions_place_can_be_taken_by_one_for_all(one_sandbox: httpx.Client) -> None:
+    url = upload(one_sandbox, packed("a.png"), "set.zip", "application/zip")
+    assert buy(one_sandbox, FLUX_2, {"image_data_url": url, "default_caption": "MEIKOB_01"})
+
+
+def test_the_stills_of_a_clip_are_its_own_and_carry_its_caption(tmp_path: Path) -> None:
+    (tmp_path / "set.zip").write_bytes(packed("b/../../one.mp4", "two.mp4", "two.txt", "__MACOSX/x.mp4"))
+    with zipfile.ZipFile(stills_of_clips(tmp_path / "set.zip", tmp_path)) as made:
+        assert sorted(made.namelist()) == [
+            *(f"clip-000-{n}.png" for n in range(4)),
+            *(f"clip-001-{n}.{suffix}" for n in range(4) for suffix in ("png", "txt")),
+        ]
+        first, last = (Image.open(io.BytesIO(made.read(f"clip-001-{n}.png"))).getpixel((9, 9)) for n in (0, 3))
+        assert isinstance(first, tuple)
+        assert isinstance(last, tuple)
+        assert last[0] > first[0] + 60
+        assert made.read("clip-001-2.txt") == b"MEIKOB_01 on a pier"
 
 
 def test_a_lora_of_another_base_fails_the_job(one_sandbox: httpx.Client) -> None:

@@ -20,12 +20,14 @@ from pydantic import SecretStr
 
 from domain.errors import NotConfigured
 from domain.jobs import BlobRef, JobOutput, OutputFile, VendorRequest, VendorState
+from domain.model_rules import Model
 from domain.money import ceiling_usd, price_of_caption, price_of_still
 from domain.registry import load_registry
 from domain.submissions import Finding, Submission
 from providers.fal.vendor import FalVendor
-from providers.vendor_ports import CaptionOrder, StillOrder
+from providers.vendor_ports import CaptionOrder, LoraUse, StillOrder
 from providers.web import open_http
+from tests.fal_orders import MODELS, plainest_order
 
 KEY = os.environ.get("FAL_KEY") or os.environ.get("FAL_API_KEY") or ""
 BUDGET = os.environ.get("ONMODEL_LIVE_BUDGET_USD") or ""
@@ -70,6 +72,16 @@ def test_what_was_charged_is_read_or_the_key_is_said_to_lack_the_scope(vendor: F
         assert "Admin scope" in refusal.message
     else:
         assert all(line.amount_usd >= 0 for line in lines)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.key)
+def test_fal_still_takes_of_each_model_what_the_registry_has_us_send(vendor: FalVendor, model: Model) -> None:
+    """Free: fal's own schema of the endpoint, today, against the plainest order of it."""
+    ref = BlobRef(sha256="0" * 64, media_type="image/png", file_name="picture.png")
+    request = plainest_order(vendor, model, archive=ref, picture=ref, lora=LoraUse(file=ref, scale=1))
+    live = vendor.live_schema(model)
+    assert set(request.arguments) <= live.fields
+    assert live.required <= set(request.arguments)
 
 
 def test_what_is_uploaded_can_be_fetched_again(vendor: FalVendor, tmp_path: Path) -> None:
