@@ -199,10 +199,11 @@ class LocalVendor:
             return
         (folder / supervisor.CANCELLED).touch()
         until = time.monotonic() + CANCEL_SECONDS
-        asked = False
-        while supervisor.is_running(folder) and time.monotonic() < until:
-            # It may be just beginning, and not have said yet who it is.
-            asked = asked or self._ask_to_end(folder)
+        ask_at = 0.0
+        while supervisor.is_running(folder) and (now := time.monotonic()) < until:
+            # Asked again each second: a signal that another thread of the worker gets does not wake its main one.
+            if now >= ask_at and self._ask_to_end(folder):
+                ask_at = now + 1.0
             time.sleep(0.05)
         supervisor.kill_job(folder.name)
         supervisor.write_end(folder, "cancelled", "It was stopped.")

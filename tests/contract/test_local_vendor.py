@@ -123,11 +123,21 @@ def pid_of(folder: Path) -> int:
     return pid
 
 
-def test_a_training_leaves_its_lora_on_this_disk_and_costs_nothing(one: Machine) -> None:
+@pytest.fixture(scope="module")
+def done(one: Machine) -> tuple[VendorRequest, VendorJobIds]:
+    """A training that has ended well."""
     request, ids = one.begin(TRAINS)
+    one.becomes(request, ids, VendorState.DONE, VendorState.FAILED)
+    return request, ids
+
+
+def test_a_training_leaves_its_lora_on_this_disk_and_costs_nothing(
+    one: Machine, done: tuple[VendorRequest, VendorJobIds]
+) -> None:
+    request, ids = done
     assert request.arguments["dataset"]["$blob"]["sha256"] == one.ref.sha256
     assert str(one.folder) not in json.dumps(request.arguments)
-    one.becomes(request, ids, VendorState.DONE)
+    assert one.state(request, ids) is VendorState.DONE
     output = one.vendor().output(request, ids)
     assert output.billed_usd == 0
     assert {file.role for file in output.files} == {"lora", "config", "log"}
@@ -153,7 +163,7 @@ def test_one_trains_and_the_others_wait_and_a_stopped_one_makes_room(one: Machin
         one.vendor().output(second, second_ids)
     one.vendor().cancel(first, first_ids)
     assert one.state(first, first_ids) is VendorState.CANCELLED
-    assert supervisor.kill_job(first_ids.request_id) == 0
+    wait_until(lambda: supervisor.kill_job(first_ids.request_id) == 0)
     one.vendor().cancel(first, first_ids)
     one.becomes(second, second_ids, VendorState.DONE)
 
@@ -172,15 +182,15 @@ def test_a_killed_supervisor_is_seen_and_nothing_of_it_goes_on(one: Machine) -> 
     os.killpg(pid_of(one.folder_of(ids)), signal.SIGKILL)  # it and the worker, and not the trainer
     one.becomes(request, ids, VendorState.FAILED)
     assert "without a word" in (one.vendor().status(request, ids).message or "")
-    assert supervisor.kill_job(ids.request_id) == 0
+    wait_until(lambda: supervisor.kill_job(ids.request_id) == 0)
 
 
 def test_a_job_that_was_taken_and_never_begun_is_begun_by_the_next_look(one: Machine) -> None:
-    request, ids = one.begin(TRAINS)
-    one.becomes(request, ids, VendorState.DONE)
-    again = one.folder_of(ids)
-    for name in (supervisor.END, supervisor.PROCESS, supervisor.STATUS):
-        (again / name).unlink()
+    request, submission = one.request(), one.submission()
+    ids = one.vendor().submit(request, submission)
+    one.vendor().cancel(request, ids)
+    for name in (supervisor.CANCELLED, supervisor.END, supervisor.PROCESS, supervisor.STATUS):
+        (one.folder_of(ids) / name).unlink(missing_ok=True)
     assert one.state(request, ids) is VendorState.QUEUED
     one.becomes(request, ids, VendorState.DONE)
 
@@ -193,7 +203,7 @@ def test_a_submission_is_found_by_its_name_or_was_never_taken(one: Machine) -> N
     assert one.vendor().submit(request, submission) == ids
     found = one.vendor().look_up(request, submission, frozenset())
     assert (found.finding, found.ids) == (Finding.FOUND, ids)
-    one.becomes(request, ids, VendorState.DONE)
+    one.vendor().cancel(request, ids)
 
 
 def test_what_is_not_there_is_gone_and_no_address_leads_out_of_the_jobs(one: Machine, tmp_path: Path) -> None:
@@ -210,14 +220,17 @@ def test_what_is_not_there_is_gone_and_no_address_leads_out_of_the_jobs(one: Mac
         one.vendor().download(OutputFile(role="lora", url=outside.as_uri() + "#" + "0" * 64), io.BytesIO())
 
 
-def test_a_result_that_somebody_changed_is_not_the_lora(one: Machine) -> None:
-    request, ids = one.begin(TRAINS)
-    one.becomes(request, ids, VendorState.DONE)
+def test_a_result_that_somebody_changed_is_not_the_lora(one: Machine, done: tuple[VendorRequest, VendorJobIds]) -> None:
+    request, ids = done
     (lora,) = (file for file in one.vendor().output(request, ids).files if file.role == "lora")
-    (one.folder_of(ids) / "results" / "lora.safetensors").write_bytes(b"another")
-    into = io.BytesIO()
-    with pytest.raises(JobFailed, match="changed"):
-        one.vendor().download(lora, into)
+    path, into = one.folder_of(ids) / "results" / "lora.safetensors", io.BytesIO()
+    kept = path.read_bytes()
+    path.write_bytes(b"another")
+    try:
+        with pytest.raises(JobFailed, match="changed"):
+            one.vendor().download(lora, into)
+    finally:
+        path.write_bytes(kept)
     assert into.getvalue() == b""
 
 
