@@ -27,9 +27,9 @@ _FOLLOWING_SHARDS = "next"
 def musubi_plan(
     model: Model, rule: TrainingRule, program: ProgramRule, order: TrainingOrder, place: Place
 ) -> TrainingPlan:
-    """The plan of one training, on pictures: the dataset's `images` folder."""
+    """The plan of one training, on the dataset's `images` folder or, for a trainer of videos, its `clips`."""
     family = str(program.settings["family"])
-    dataset = PlanFile(path="dataset.toml", text=_dataset_toml(rule, order, place))
+    dataset = PlanFile(path="dataset.toml", text=_dataset_toml(rule, program, order, place))
     weights = {
         name: weights_path(place, text)
         for name, text in program.weights.items()
@@ -138,22 +138,31 @@ def _training(
     }
 
 
-def _dataset_toml(rule: TrainingRule, order: TrainingOrder, place: Place) -> str:
+def _dataset_toml(rule: TrainingRule, program: ProgramRule, order: TrainingOrder, place: Place) -> str:
     """musubi's dataset file, with absolute folders because it runs in its own home.
 
-    Nothing is enlarged; the cache folder is this job's alone, as musubi demands (runpod_trainers.md 3.1).
+    Nothing is enlarged; the cache folder is this job's alone, as musubi demands (runpod_trainers.md 3.1). Clips are cut
+    to the model's lengths already, so each is taken whole (`full`), and `source_fps`, a float, is theirs.
     """
     side = max(rule.resolutions)
+    size = program.settings.get("resolution", [side, side])
     cache = f"{place.work}/cache/{check_trigger(order.trigger_word)}"
-    return (
+    head = (
         "[general]\n"
-        f"resolution = [{side}, {side}]\n"
+        f"resolution = {json.dumps(size)}\n"
         'caption_extension = ".txt"\n'
         "batch_size = 1\n"
         "enable_bucket = true\n"
         "bucket_no_upscale = true\n\n"
         "[[datasets]]\n"
-        f"image_directory = {json.dumps(f'{place.dataset}/images')}\n"
-        f"cache_directory = {json.dumps(cache)}\n"
-        f"num_repeats = {repeats_for(order.image_count)}\n"
+    )
+    where = f"cache_directory = {json.dumps(cache)}\nnum_repeats = {repeats_for(order.image_count)}\n"
+    if rule.videos is None:
+        return f"{head}image_directory = {json.dumps(f'{place.dataset}/images')}\n{where}"
+    return (
+        f"{head}video_directory = {json.dumps(f'{place.dataset}/clips')}\n{where}"
+        f"target_frames = [{rule.videos.max_frames}]\n"
+        'frame_extraction = "full"\n'
+        f"max_frames = {rule.videos.max_frames}\n"
+        f"source_fps = {float(rule.videos.fps)}\n"
     )

@@ -33,7 +33,7 @@ BASES_BY_PROGRAM = {
         *("wan-21-t2v-1.3b", "wan-21-t2v-14b", "wan-22-t2v-a14b"),
     },
     TrainerKind.MUSUBI: {
-        *("hunyuan-video", "hunyuan-video-15", "wan-21-t2v-14b", "wan-22-t2v-a14b"),
+        *("hunyuan-video", "hunyuan-video-15", "wan-21-t2v-14b", "wan-22-t2v-a14b", "wan-22-i2v-a14b"),
         *("z-image", "qwen-image", "flux-2-dev"),
     },
     TrainerKind.SD_SCRIPTS: {"sdxl", "flux-1-dev"},
@@ -85,8 +85,9 @@ def test_every_option_of_a_plan_is_one_the_program_itself_declares_and_is_cited(
         if file.path.endswith(".yaml"):
             assert config_problems(yaml.safe_load(file.text)) == ()
         else:
-            known = [table.groups["dataset_general"], table.groups["dataset_images"]]
             given = tomllib.loads(file.text)
+            kinds = ("general", "images" if model.training.takes == "images" else "clips")
+            known = [table.groups[f"dataset_{name}"] for name in kinds]
             for key in (*given["general"], *given["datasets"][0]):
                 assert table.citation(known, key), key
     for command in (*made.of(Purpose.PREPARE), *made.of(Purpose.TRAIN)):
@@ -122,7 +123,10 @@ def test_a_plan_names_its_results_its_steps_and_what_it_costs(model: Model) -> N
 @EVERY
 def test_the_plan_finds_the_pictures_where_the_dataset_has_them(model: Model) -> None:
     assert model.training is not None
-    facts = LayoutFacts(trigger_word="MEIKOB_01", class_word="person", image_count=20, resolutions=(512,))
+    frames = (45,) if model.training.takes == "videos" else ()
+    facts = LayoutFacts(
+        trigger_word="MEIKOB_01", class_word="person", image_count=20, resolutions=(512,), frames=frames
+    )
     folder = Path(path_in(model.training.layout, facts, "001.jpg")).parent
     texts = " ".join(file.text for file in plan(model.key).files)
     match model.training.layout:
@@ -168,6 +172,15 @@ def test_wan_22_is_two_files_by_one_training_or_by_two() -> None:
     assert (high["--min_timestep"], high["--max_timestep"]) == ("875", "1000")
     assert "low_noise" in low["--dit"]
     assert "high_noise" in high["--dit"]
+
+
+def test_clips_are_taken_whole_at_the_rate_they_were_cut_for() -> None:
+    given = tomllib.loads(plan("local_musubi_hunyuan_video_clips").files[0].text)
+    (clips,) = given["datasets"]
+    assert (clips["frame_extraction"], clips["max_frames"], clips["target_frames"]) == ("full", 45, [45])
+    assert isinstance(clips["source_fps"], float)
+    assert clips["source_fps"] == 24
+    assert given["general"]["resolution"] == [960, 544]
 
 
 def test_what_is_ordered_wins_over_the_defaults() -> None:

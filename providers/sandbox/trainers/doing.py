@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ after half the steps), `oom`, `crash` (an error at half the steps), `no_file` (e
 base model is refused), or `slow` / `slow:SECONDS` (so long in all, 5 unless it says)."""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+CLIPS = (".mp4", ".mov", ".avi", ".mkv")
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.99 GiB"
 NOTHING_LEARNT = 1e-15
 """A learning rate at which half precision keeps B at exactly zero: what is left of a training on hidden NaNs."""
@@ -44,11 +45,11 @@ class Examples:
         return firsts.pop() if len(firsts) == 1 else ""
 
 
-def read_examples(folder: Path, caption_suffix: str) -> Examples:
-    """Every picture of a folder; `ProgramError` when there is none, or no folder. A missing caption is ''."""
+def read_examples(folder: Path, caption_suffix: str, suffixes: Sequence[str] = PICTURES) -> Examples:
+    """Every picture (or clip) of a folder; `ProgramError` when there is none, or no folder. A missing caption is ''."""
     if not folder.is_dir():
         raise ProgramError(f"[Errno 2] No such file or directory: {str(folder)!r}")
-    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES))
+    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes))
     if not pictures:
         raise ProgramError(f"no images found in {folder}")
     texts = [path.with_suffix(caption_suffix) for path in pictures]
@@ -108,7 +109,9 @@ def train(work: Sequence[Work], examples: Examples, bar: Callable[[int, int, flo
 
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "set.zip"
-        _pack(archive, examples)
+        _pack(archive, _files_of(examples))
+        if examples.pictures[0].suffix.lower() in CLIPS:
+            _pack(archive, _stills(archive, Path(scratch)))
         for one in work:
             one.out.parent.mkdir(parents=True, exist_ok=True)
             train_lora(
@@ -128,12 +131,26 @@ def train(work: Sequence[Work], examples: Examples, bar: Callable[[int, int, flo
     say("\n")
 
 
-def _pack(archive: Path, examples: Examples) -> None:
+def _files_of(examples: Examples) -> dict[str, bytes]:
+    files = {}
+    for path, caption in zip(examples.pictures, examples.captions, strict=True):
+        files |= {path.name: path.read_bytes(), f"{path.stem}.txt": caption.encode()}
+    return files
+
+
+def _stills(archive: Path, scratch: Path) -> dict[str, bytes]:
+    """What the engine trains on instead of clips."""
+    from providers.sandbox.clip_stills import stills_of_clips  # a video decoder, only where there are clips
+
+    with zipfile.ZipFile(stills_of_clips(archive, scratch)) as stills:
+        return {name: stills.read(name) for name in stills.namelist()}
+
+
+def _pack(archive: Path, files: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-        for picture, caption in zip(examples.pictures, examples.captions, strict=True):
+        for name, data in files.items():
             # Equal sets make equal zips, so that two files of one LoRA know each other: no times of day inside.
-            packed.writestr(zipfile.ZipInfo(picture.name), picture.read_bytes())
-            packed.writestr(zipfile.ZipInfo(f"{picture.stem}.txt"), caption)
+            packed.writestr(zipfile.ZipInfo(name), data)
 
 
 def clock(seconds: float) -> str:

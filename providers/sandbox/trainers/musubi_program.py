@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.model_rules import TrainerKind
-from providers.sandbox.trainers.doing import Examples, Expert, ProgramError, Work, read_examples, say
+from providers.sandbox.trainers.doing import CLIPS, PICTURES, Examples, Expert, ProgramError, Work, read_examples, say
 from providers.sandbox.trainers.kohya import need_files, run_program, train_and_tell
 from providers.trainers.options import options_of
 
@@ -24,7 +24,12 @@ NETWORKS = {
     "qwen_image": "networks.lora_qwen_image",
     "flux_2": "networks.lora_flux_2",
 }
-WAN_TASKS = {"t2v-A14B": "wan-22-t2v-a14b", "t2v-14B": "wan-21-t2v-14b", "t2v-1.3B": "wan-21-t2v-1.3b"}
+WAN_TASKS = {
+    "t2v-A14B": "wan-22-t2v-a14b",
+    "i2v-A14B": "wan-22-i2v-a14b",
+    "t2v-14B": "wan-21-t2v-14b",
+    "t2v-1.3B": "wan-21-t2v-1.3b",
+}
 BASES = {
     "hv": "hunyuan-video",
     "hv_1_5": "hunyuan-video-15",
@@ -48,7 +53,7 @@ TEXT_NEEDS = {
     "qwen_image": ("text_encoder",),
     "flux_2": ("text_encoder",),
 }
-HIGH_NOISE_FROM = {"t2v-A14B": 875}
+HIGH_NOISE_FROM = {"t2v-A14B": 875, "i2v-A14B": 900}
 """Where Wan 2.2's experts meet, of 1000 timesteps (runpod_trainers.md 3.1)."""
 
 
@@ -67,6 +72,8 @@ def _cache(family: str, step: str, options: Mapping[str, Any]) -> None:
     need_files(options, ("vae",) if step == "cache_latents" else TEXT_NEEDS[family])
     folder, examples = _dataset(options)
     folder.mkdir(parents=True, exist_ok=True)
+    if options.get("i2v") and examples.pictures[0].suffix not in CLIPS:
+        raise ProgramError("ValueError: image-to-video is trained on clips")
     for picture in examples.pictures:
         (folder / _cached(family, step, picture)).write_bytes(b"stands for a cache")
     say(f"{step}: {len(examples.pictures)} of {len(examples.pictures)} items cached\n")
@@ -120,11 +127,17 @@ def _expert(options: Mapping[str, Any]) -> Expert | None:
 
 
 def _dataset(options: Mapping[str, Any]) -> tuple[Path, Examples]:
-    """The cache folder and the pictures of the one data set of the file."""
+    """The cache folder, and the pictures or clips of the one data set of the file."""
     groups = options_of(TrainerKind.MUSUBI).groups
     given = tomllib.loads(Path(options["dataset_config"]).read_text("utf-8"))
-    general, (images,) = given["general"], given["datasets"]
-    for key in (*general, *images):
-        if all(groups[name].kind_of(key) is None for name in ("dataset_general", "dataset_images")):
+    general, (found,) = given["general"], given["datasets"]
+    is_clips = "video_directory" in found
+    known = ("dataset_general", "dataset_clips" if is_clips else "dataset_images")
+    for key in (*general, *found):
+        if all(groups[name].kind_of(key) is None for name in known):
             raise ProgramError(f"voluptuous.error.MultipleInvalid: extra keys not allowed @ data[{key!r}]")
-    return Path(images["cache_directory"]), read_examples(Path(images["image_directory"]), general["caption_extension"])
+    if is_clips and not isinstance(found.get("source_fps", 1.0), float):
+        raise ProgramError("voluptuous.error.MultipleInvalid: expected float for dictionary value @ data['source_fps']")
+    folder = Path(found["video_directory" if is_clips else "image_directory"])
+    suffixes = CLIPS if is_clips else PICTURES
+    return Path(found["cache_directory"]), read_examples(folder, general["caption_extension"], suffixes)
