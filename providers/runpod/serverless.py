@@ -30,7 +30,7 @@ from domain.registry import Registry
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
 from providers.runpod.client import RunPodClient, json_of
 from providers.runpod.package import SERVERLESS_URL, Call, RunPodPackage, cancel_job
-from providers.runpod.serverless_box import BOX, PICTURE, STATUS, Report, box_of, read_report
+from providers.runpod.serverless_box import BOX, BOX_SCHEME, PICTURE, STATUS, Report, box_of, read_report
 from providers.runpod.serverless_stills import SERVERLESS, ServerlessImageMaker
 from providers.vendor_ports import Handover, Ping, StillOrder
 from providers.web import NEVER_SENT
@@ -139,7 +139,7 @@ class ServerlessVendor:
         job_id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(job_id, str) or JOB_ID.fullmatch(job_id) is None:
             raise self._lost(job, f"{response.status_code} without a readable id")
-        return VendorJobIds(request_id=job_id, response_url=f"box:{box}")
+        return VendorJobIds(request_id=job_id, response_url=f"{BOX_SCHEME}:{box}")
 
     def look_up(self, request: VendorRequest, submission: Submission, known_ids: frozenset[str]) -> LookUp:  # noqa: ARG002
         """The status.json in the job's box, put there by the worker; as `JobQueue`. Never proves an absence."""
@@ -159,7 +159,7 @@ class ServerlessVendor:
         return LookUp(
             finding=Finding.FOUND,
             detail=f"A worker says that it has the job as {report.job_id} ({report.state}).",
-            ids=VendorJobIds(request_id=report.job_id, response_url=f"box:{box}"),
+            ids=VendorJobIds(request_id=report.job_id, response_url=f"{BOX_SCHEME}:{box}"),
         )
 
     def status(self, request: VendorRequest, ids: VendorJobIds) -> JobStatus:  # noqa: ARG002 (the id is enough)
@@ -213,7 +213,7 @@ class ServerlessVendor:
             raise JobFailed(f"RunPod calls {job} done, but nobody knows into which box its picture was put.")
         file = OutputFile(
             role="image",
-            url=f"box:{box}/{PICTURE}#{report.sha256}",
+            url=f"{BOX_SCHEME}:{box}/{PICTURE}#{report.sha256}",
             content_type="image/png",
             file_name=PICTURE,
             size_bytes=report.size_bytes,
@@ -253,7 +253,7 @@ class ServerlessVendor:
 
         `ResultExpired` when it is not there, `Unavailable` when other bytes came; then nothing stays in `into`.
         """
-        place = re.fullmatch(rf"box:({BOX.pattern})/({re.escape(PICTURE)})#([0-9a-f]{{64}})", file.url)
+        place = re.fullmatch(rf"{BOX_SCHEME}:({BOX.pattern})/({re.escape(PICTURE)})#([0-9a-f]{{64}})", file.url)
         if place is None:
             raise JobFailed(f"The address of the {file.role} is none of our boxes: it is not fetched.")
         start = into.tell()
@@ -378,7 +378,7 @@ class ServerlessVendor:
 def _own_box(ids: VendorJobIds) -> str | None:
     """The box that was written down with the job's id; None for a job that a person adopted by its id alone."""
     word, _, box = (ids.response_url or "").partition(":")
-    return box if word == "box" and BOX.fullmatch(box) else None
+    return box if word == BOX_SCHEME and BOX.fullmatch(box) else None
 
 
 def _checked(job_id: str) -> str:

@@ -15,6 +15,9 @@ from providers.vendor_ports import Handover
 
 PICTURE = "image.png"
 STATUS = "status.json"
+BOX_SCHEME = "box"
+"""Begins the addresses of boxes and of what lies in them, `box:NAME/image.png#SHA256`, which nobody else reads."""
+
 BOX = re.compile(r"[a-z0-9-]{1,80}")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -32,13 +32,16 @@ from domain.errors import (
 from domain.jobs import BlobRef, VendorJobIds, VendorRequest, VendorState
 from domain.registry import load_registry
 from domain.submissions import Finding, Submission
+from providers.runpod.joined import RunPod
 from providers.runpod.serverless import ServerlessVendor
+from providers.runpod.vendor import RunPodVendor
 from providers.sandbox.handover import SandboxHandover
 from providers.sandbox.places import RENTED_HOSTS
 from providers.sandbox.server import SandboxServer
 from providers.sandbox.serverless_worker import WorkerRefused, check_input
 from providers.sandbox.transport import SandboxTransport
-from providers.vendor_ports import LoraUse, StillOrder
+from providers.vendor_ports import LoraUse, StillOrder, TrainingOrder
+from providers.wiring import SystemClock
 from tests.contract.sandbox_fixtures import running_sandbox, wait_until
 from tests.contract.sandbox_stand_in_engine import write_lora
 
@@ -320,6 +323,31 @@ def test_what_the_model_does_not_take_is_refused_before_anything_is_sent(stand: 
             vendor.still_request(DRAWN.model_copy(update=change))
     with pytest.raises(NotConfigured, match="ONMODEL_RUNPOD_ENDPOINT"):
         ServerlessVendor(SecretStr(KEY), load_registry(), endpoint_id="../x", handover=stand.handover, http=stand.http)
+
+
+def test_runpod_whole_sends_each_request_to_the_part_it_names(stand: Stand) -> None:
+    registry, clock = load_registry(), SystemClock()
+    pods = RunPodVendor(stand.http, SecretStr(KEY), registry, handover=stand.handover, clock=clock)
+    both, without = RunPod(pods, stand.vendor()), RunPod(pods, None)
+    request = both.still_request(DRAWN)
+    ids = both.submit(request, stand.submission(request))
+    wait_until(lambda: both.status(request, ids).state is VendorState.DONE)
+    into = io.BytesIO()
+    both.download(both.output(request, ids).files[0], into)
+    assert json.loads(into.getvalue())["seed"] == 7
+    for asked in (lambda: without.still_request(DRAWN), lambda: without.submit(request, stand.submission(request))):
+        with pytest.raises(NotConfigured, match="ONMODEL_RUNPOD_ENDPOINT"):
+            asked()
+    with pytest.raises(Rejected, match="elsewhere"):
+        both.status(request.model_copy(update={"endpoint": "elsewhere"}), ids)
+    training = TrainingOrder(
+        trainer_key="runpod_ai_toolkit_sdxl",
+        zip=BlobRef(sha256="a" * 64, media_type="application/zip", file_name="set.zip"),
+        trigger_word="MEIKOB_01",
+        steps=100,
+        image_count=10,
+    )
+    assert without.training_request(training).endpoint == "pods"
 
 
 def test_the_package_as_it_is_works_against_the_stand_in(stand: Stand) -> None:
