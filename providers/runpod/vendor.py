@@ -66,6 +66,9 @@ NO_CAPACITY = (
 
 TRANSIENT = "something went wrong"
 
+BILLS_NOTHING = ("EXITED", "TERMINATED")
+"""Without a mount a stopped pod costs nothing (runpod_trainers.md 5.4), and ours have none."""
+
 POST_DEADLINE_SECONDS = 180.0
 """After this a POST has arrived or never will: 15 s for a connection from the pool, 15 s to connect, 60 s to write and
 60 s to read (`open_http`), and half a minute on RunPod's side."""
@@ -318,10 +321,12 @@ class RunPodVendor:
         """Delete the pod; where that is refused, stop it, which ends its costs too, and leave it to the reaper."""
         try:
             self.delete_pod(pod_id)
-        except (NotConfigured, Unavailable):
-            stop = self._client.send_action(pod_id, "stop")
-            if not stop:
-                raise
+        except (NotConfigured, Unavailable) as refusal:
+            if self._client.send_action(pod_id, "stop"):
+                return
+            look = self._seen(pod_id)  # it may have stopped itself
+            if look is not None and look.pod.status not in BILLS_NOTHING:
+                raise refusal from None
 
     # --- reading refusals ---
 

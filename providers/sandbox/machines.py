@@ -24,7 +24,7 @@ from domain.registry import load_registry
 from providers.sandbox.trainers.doing import FAULT as TRAINER_FAULT
 from providers.sandbox.trainers.homes import HOMES, stand_in_commands
 
-SECONDS_BETWEEN_STARTS = 1.0
+SECONDS_BETWEEN_STARTS = 0.25
 FROZEN_AFTER_SECONDS = 1.0
 _SECRET = re.compile(r"\{\{ RUNPOD_SECRET_\w+ \}\}")
 

@@ -71,11 +71,11 @@ class RunPodPart:
             case "POST", ["pods"]:
                 return self._create(request)
             case "GET", ["pods"]:
-                return self._met("list") or self._list()
+                return self._list()
             case "GET", ["catalog", "gpus"]:
                 return self._catalogue(request)
             case "GET", ["billing", "pods"]:
-                return self._met("usage") or self._billing(request)
+                return self._billing(request)
             case _, ["pods", pod_id, *rest]:
                 pod = self._pods.find(pod_id)
                 if pod is None:
@@ -93,10 +93,6 @@ class RunPodPart:
         if key.startswith(OWN_KEY) and segments[1:3] != ["pods", key.removeprefix(OWN_KEY)]:
             return problem(403, "Forbidden", "this key is a pod's own")
         return None
-
-    def _met(self, where: str) -> Reply | None:
-        fault = self._stage.faults.pick(where, ENDPOINT)
-        return _fault_answer(fault) if fault is not None and fault.kind not in ("hide", "no_input") else None
 
     # --- pods ---
 
@@ -124,6 +120,8 @@ class RunPodPart:
     def _list(self) -> Reply:
         fault = self._stage.faults.pick("list", ENDPOINT)
         is_hidden = fault is not None and fault.kind == "hide"
+        if fault is not None and fault.kind not in ("hide", "no_input"):
+            return _fault_answer(fault)
         return Reply.of(200, {"pods": [] if is_hidden else [self._shown(pod) for pod in self._pods.there()]})
 
     def _one(self, request: Request, pod: RentedPod, action: str) -> Reply:
@@ -201,6 +199,8 @@ class RunPodPart:
         return Reply.of(200, {"gpus": [gpu_type(name, with_stock=wants_stock) for name in PRICES]})
 
     def _billing(self, request: Request) -> Reply:
+        if fault := self._stage.faults.pick("usage", ENDPOINT):
+            return _fault_answer(fault)
         try:
             since = datetime.fromisoformat(request.query["startTime"])
             until = datetime.fromisoformat(request.query["endTime"])

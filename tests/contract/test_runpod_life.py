@@ -295,6 +295,8 @@ def test_a_pod_that_may_not_be_deleted_is_stopped_and_one_that_may_not_be_stoppe
         vendor.output(TRAIN, ids)
     assert vendor.output(TRAIN, ids).files
     assert [pod.status for pod in runpod.pods.values()] == ["EXITED"]
+    runpod.on("action", refusal)
+    assert vendor.output(TRAIN, ids).files, "one that has stopped already keeps nothing waiting"
 
 
 def test_a_pod_that_is_gone_without_a_word_has_no_result_any_more(vendor: RunPodVendor) -> None:
