@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from domain.records import Record
 from providers.comfyui.client import ComfyUiClient
 
 OPEN_SECONDS = 5.0
+FIRST_WORD_SECONDS = 2.0
 SILENT_SECONDS = 3600.0
 """A job may compute for long without an event; a socket that is silent for an hour is given up."""
 
@@ -67,28 +66,6 @@ def open_web_socket(url: str, headers: Mapping[str, str]) -> Socket:
     )
 
 
-def open_socket_at(address: Callable[[], str]) -> OpenSocket:
-    """Opens sockets to this address (`http://127.0.0.1:PORT`) whatever host their URL names: the sandbox's way."""
-
-    def open_there(url: str, headers: Mapping[str, str]) -> Socket:
-        from websockets.sync.client import connect
-
-        there = urlsplit(address())
-        connection = socket.create_connection((there.hostname, there.port), timeout=OPEN_SECONDS)
-        connection.settimeout(None)
-        return connect(
-            url,
-            sock=connection,
-            additional_headers=dict(headers),
-            open_timeout=OPEN_SECONDS,
-            close_timeout=1,
-            max_size=LARGEST_MESSAGE_BYTES,
-            proxy=None,
-        )
-
-    return open_there
-
-
 class Listeners:
     """One listener per job that was sent from this process; jobs of others have none. Safe from many threads."""
 
@@ -106,6 +83,12 @@ class Listeners:
             # The address is ours and the headers hold the proxy's password: no text of a failure is kept.
             listening = self._open_socket(self._client.socket_address(prompt_id), self._client.socket_headers())
         except Exception:  # noqa: BLE001 (no socket, no matter: the job is polled)
+            return
+        try:
+            listening.recv(FIRST_WORD_SECONDS)  # its status: from then on the server knows this socket
+        except Exception:  # noqa: BLE001 (as above)
+            with contextlib.suppress(Exception):
+                listening.close()
             return
         samplers = frozenset(node_id for node_id, node in graph.items() if node.get("class_type") in SAMPLERS)
         listener = _Listener(prompt_id, listening, samplers)

@@ -91,7 +91,8 @@ class LoraSync:
 
     def bring(self, path: Path, name: str) -> None:
         """As `LoraPlace`."""
-        words = [word.replace("{file}", str(path)).replace("{name}", name) for word in self._words]
+        filled = {"{file}": str(path), "{name}": name}
+        words = [re.sub(r"\{(file|name)\}", lambda found: filled[found[0]], word) for word in self._words]
         try:
             done = subprocess.run(
                 words, stdin=subprocess.DEVNULL, capture_output=True, timeout=self._seconds, check=False
