@@ -132,7 +132,7 @@ def train(work: Sequence[Work], examples: Examples, bar: Callable[[int, int, flo
 
 
 def _files_of(examples: Examples) -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
     for path, caption in zip(examples.pictures, examples.captions, strict=True):
         files |= {path.name: path.read_bytes(), f"{path.stem}.txt": caption.encode()}
     return files
