@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from providers.trainers.logs import progress_of, trouble_in
+from providers.trainers.logs import last_words, progress_of, trouble_in
 from providers.trainers.worker_files import BadData, safetensors_problem, sha256_of, steps_in, unpack
 from providers.trainers.worker_machine import DEADLINE_MARGIN_SECONDS, end_group, gpu_use, guard, leave_for_good
 from providers.trainers.worker_web import BROKEN, HTTP_SECONDS, PATIENCE, Web
@@ -241,8 +241,9 @@ class Run:
         if trouble is not None and (code != 0 or command.get("is_training")):
             raise Lost(f"{command['name']}: {trouble}.")
         if code != 0:
-            said = self._tail.decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise Lost(f"{command['name']} ended with {code}: {_short(said[0] if said else 'it said nothing')}")
+            text = self._tail.decode("utf-8", "replace")
+            said = last_words(text) or text.strip().rpartition("\n")[2] or "it said nothing"
+            raise Lost(f"{command['name']} ended with {code}: {_short(said)}")
 
     def _read(self, child: subprocess.Popen[bytes], *, is_training: bool) -> str | None:
         """Keep what the program prints, until it ends or is in trouble; the trouble in words."""
