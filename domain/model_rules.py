@@ -257,6 +257,16 @@ class PictureRule(Record):
     min_aspect: float
     max_aspect: float
 
+    def problem_of(self, width: int, height: int, size_bytes: int) -> str | None:
+        """What is wrong with a picture of so many pixels and bytes, as the end of a sentence; None when it is taken."""
+        if size_bytes > self.max_bytes:
+            return f"has {size_bytes} bytes and {self.max_bytes} are taken"
+        if min(width, height) < self.min_side_px:
+            return f"has {width}×{height} pixels and both sides must have {self.min_side_px}"
+        if not self.min_aspect <= width / height <= self.max_aspect:
+            return f"has {width}×{height} pixels and width ÷ height must be {self.min_aspect:g} to {self.max_aspect:g}"
+        return None
+
 
 class VideoRule(Record):
     """What a video model takes beside its prompt. A field that is None is not taken.

@@ -20,6 +20,7 @@ from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports
 from tasks.application import finished_stills, plan_of
 from tasks.jobs import plan_job
+from tasks.picture_limits import check_pictures
 from tasks.profiles import profile_for
 from tasks.view_orders import clip_job
 
@@ -69,11 +70,13 @@ def _compose(ports: Ports, render: Render, plan: SlotPlan, model: Model, seconds
         loras = _direct_loras(ports, render, plan, model, words)
     if model.video.elements is not None:
         elements, images = _elements(ports, render, plan, model, stills, words)
+        if model.video.image_field is not None and not model.video.image_is_optional:
+            image = _first_picture(ports, render, plan, model, stills)
     elif model.video.references is not None:
         references = _references(ports, render, plan, model, stills, words)
     elif model.video.image_field is not None:
         image = _first_picture(ports, render, plan, model, stills)
-    return VideoOrder(
+    order = VideoOrder(
         model_key=model.key,
         prompt=_fitted(plan, words, model),
         seconds=seconds,
@@ -86,6 +89,8 @@ def _compose(ports: Ports, render: Render, plan: SlotPlan, model: Model, seconds
         seed=plan.seed,
         profile=profile_for(ports, render.season_id, _first_character(render), model),
     )
+    check_pictures(ports, model, order)
+    return order
 
 
 def _first_character(render: Render) -> int | None:
@@ -114,9 +119,10 @@ def _elements(
         references = pictures[1 : 1 + rule.max_references] or pictures[:1]
         elements.append(Element(frontal=pictures[0], references=tuple(references)))
         words[character.name] = f"{rule.prompt_word}{len(elements)}"
-    scenes = plan.scene_references[: room - len(elements)]
+    space = room - len(elements) if model.video.images_field is not None else 0
+    scenes = plan.scene_references[:space]
     if len(scenes) < len(plan.scene_references):
-        ports.renders.note(render.id, f"{model.key} takes {room} pictures in all: some scene references were left out.")
+        ports.renders.note(render.id, f"{model.key} has room for {space} scene references: the others were left out.")
     return tuple(elements), tuple(scenes)
 
 

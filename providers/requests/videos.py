@@ -69,7 +69,8 @@ def _pictures(model: Model, rule: VideoRule, order: VideoOrder) -> dict[str, Any
         arguments[rule.elements.field] = [_element(rule.elements, element) for element in order.elements]
     if rule.references is not None:
         check_picture_count(model, "pictures of the characters", order.references, rule.references)
-        _check_cited(model, rule.reference_word, len(order.references), order.prompt)
+        # Several may show one person, who is called once; a prompt that calls nobody would film strangers.
+        _check_cited(model, rule.reference_word, min(1, len(order.references)), order.prompt)
         if order.references:
             arguments[rule.references.field] = [blob_argument(reference) for reference in order.references]
     if rule.images_field is not None and order.images:

@@ -192,6 +192,26 @@ def test_the_default_length_is_one_that_can_be_bought(model: Model) -> None:
     assert rule.nearest_seconds(rule.default) == rule.default
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "size_bytes", "problem"),
+    [
+        (300, 300, 10 * 1024 * 1024, None),
+        (300, 300, 10 * 1024 * 1024 + 1, "bytes"),
+        (299, 300, 9, "300"),
+        (400, 1000, 9, None),
+        (399, 1000, 9, "0.4 to 2.5"),
+        (1000, 400, 9, None),
+        (1001, 400, 9, "0.4 to 2.5"),
+    ],
+)
+def test_a_picture_is_held_against_klings_limits(width: int, height: int, size_bytes: int, problem: str | None) -> None:
+    video = REGISTRY.model("kling_v21").video
+    assert video is not None
+    assert video.picture is not None
+    said = video.picture.problem_of(width, height, size_bytes)
+    assert said is None if problem is None else problem in str(said)
+
+
 def test_a_misspelt_field_in_the_file_is_noticed() -> None:
     text = (Path(__file__).parents[2] / "domain" / "models" / "fal.toml").read_text("utf-8")
     with pytest.raises(ValidationError, match="min_imagez"):
