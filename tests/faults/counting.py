@@ -65,7 +65,7 @@ def count_cell(ports: CellPorts, stand: Stand, season_id: int, ended: Ended, pro
     if how == "exit 6" and "onmodel jobs resolve" not in ended.told:
         problems.append("the person who must decide is not told how")
     if how == "done" and stand.vendor is not VendorName.RUNPOD:
-        problems += _unsettled(jobs)
+        problems += _unsettled(jobs, getattr(stand, "billed_usd", ESTIMATE_USD))
     lost = _lost(ports, stand, jobs, is_done=how == "done")
     return Count(
         ended=how,
@@ -78,12 +78,13 @@ def count_cell(ports: CellPorts, stand: Stand, season_id: int, ended: Ended, pro
     )
 
 
-def _unsettled(jobs: list[ProviderJob]) -> list[str]:
+def _unsettled(jobs: list[ProviderJob], billed_usd: Decimal) -> list[str]:
+    """`billed_usd`: what the vendor says it charged, or the estimate where it does not say."""
     found = [f"job {job.key[:12]} is still {job.state}" for job in jobs if not job.is_over]
     good = [job for job in jobs if job.state is JobState.SUCCEEDED]
     if len(good) != 1:
         found.append(f"{len(good)} jobs have succeeded")
-    return found + [f"job {job.key[:12]} counts {job.billed_usd}" for job in good if job.billed_usd != ESTIMATE_USD]
+    return found + [f"job {job.key[:12]} counts {job.billed_usd}" for job in good if job.billed_usd != billed_usd]
 
 
 def _lost(ports: CellPorts, stand: Stand, jobs: list[ProviderJob], *, is_done: bool) -> int:

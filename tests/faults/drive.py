@@ -25,6 +25,7 @@ from tests.faults.comfyui_stand import ComfyUiStand
 from tests.faults.counting import CellPorts, Count, count_cell
 from tests.faults.fal_stand import FalStand
 from tests.faults.matrix import Cell, Fault, Point, Step, VendorName
+from tests.faults.replicate_stand import ReplicateStand
 from tests.faults.runpod_stand import RunPodStand
 from tests.faults.stands import Stand
 from tests.faults.worker import Ended, Go, Halted, Shift, Waits, work
@@ -55,6 +56,8 @@ def _open_stand(vendor: VendorName, folder: Path) -> Stand:
             return ComfyUiStand()
         case VendorName.RUNPOD:
             return RunPodStand()
+        case VendorName.REPLICATE:
+            return ReplicateStand(folder)
 
 
 class Grounds:

@@ -12,11 +12,12 @@ from domain.records import Record
 
 
 class VendorName(StrEnum):
-    """fal cannot prove that it has no job of ours; ComfyUI and RunPod can."""
+    """fal and Replicate cannot prove that they have no job of ours; ComfyUI and RunPod can."""
 
     FAL = "fal"
     COMFYUI = "comfyui"
     RUNPOD = "runpod"
+    REPLICATE = "replicate"
 
 
 class Step(StrEnum):
@@ -129,6 +130,9 @@ _NEVER_ARRIVED = Ending(how="exit 6", accepted=0, reason=_NO_PROOF)
 _NOT_LISTED = Ending(how="exit 6", reason=f"the answer is lost and the list does not show the job; {_NO_PROOF}")
 
 
+_NO_PROOF_THERE = "Replicate's list can show a job and not prove that there is none: a person looks"
+
+
 def _asks(reason: str) -> Ending:
     return Ending(how="exit 6", reason=f"{reason}: it may have been paid, so only a person's word buys it again")
 
@@ -171,11 +175,22 @@ _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
             "made, then its answer was lost and the pod was gone: no list of pods has its name"
         ),
     },
+    VendorName.REPLICATE: {
+        (Fault.KILL, Step.BEFORE_POST): Ending(how="exit 6", accepted=0, reason=_NO_PROOF_THERE),
+        (Fault.VANISHED, Step.AFTER_POST): Ending(
+            how="exit 6", reason=f"the answer is lost and the list does not show the job; {_NO_PROOF_THERE}"
+        ),
+        (Fault.VANISHED, Step.POLLING): _FORGOTTEN,
+        (Fault.VANISHED, Step.COMPLETION): _FORGOTTEN,
+        (Fault.VANISHED, Step.DOWNLOAD): _FILE_GONE,
+        (Fault.ENDLESS, Step.AFTER_POST): _STOPPED,
+    },
 }
 
 _STEPS = {
     VendorName.FAL: tuple(Step),
     VendorName.COMFYUI: tuple(Step),
+    VendorName.REPLICATE: tuple(Step),
     VendorName.RUNPOD: (Step.BEFORE_POST, Step.AFTER_POST),
 }
 RUNPOD_LATER = "RunPod: polling, download and settlement of a pod's work come with its trainers, the next issue."

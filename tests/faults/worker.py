@@ -37,7 +37,11 @@ from domain.submissions import Submission
 from providers.comfyui.vendor import ComfyUiVendor
 from providers.fal.vendor import FalVendor
 from providers.postgres.ledger import Ledger
+from providers.replicate.vendor import ReplicateVendor
 from providers.runpod.vendor import RunPodVendor
+from providers.sandbox.handover import SandboxHandover
+from providers.sandbox.places import HANDOVER_HOST
+from providers.sandbox.replicate_wire import REPLICATE_HOSTS
 from providers.sandbox.transport import SandboxTransport
 from providers.settings import Settings
 from providers.vendor_ports import JobVendor, Ping, PodHost
@@ -297,6 +301,8 @@ class Hurried(httpx.BaseTransport):
 def _way_to(shift: Shift) -> httpx.BaseTransport:
     if shift.vendor is VendorName.FAL:
         return SandboxTransport(shift.vendor_url)
+    if shift.vendor is VendorName.REPLICATE:
+        return SandboxTransport(shift.vendor_url, hosts=REPLICATE_HOSTS | {HANDOVER_HOST})
     return httpx.HTTPTransport(trust_env=False, verify=False)
 
 
@@ -308,3 +314,12 @@ def _adapter(shift: Shift, http: httpx.Client) -> JobVendor:
             return ComfyUiVendor(http, shift.vendor_url)
         case VendorName.RUNPOD:
             return RunPodVendor(http, SecretStr(KEY), base_url=shift.vendor_url)
+        case VendorName.REPLICATE:
+            return ReplicateVendor(
+                http,
+                SecretStr("test"),
+                load_registry(),
+                handover=SandboxHandover(http),
+                destination="sandbox/loras",
+                clock=SystemClock(),
+            )
