@@ -168,7 +168,6 @@ def _local(around: Surroundings) -> JobVendor:
         around.registry,
         trainer_homes=settings.trainer_homes,
         python=settings.trainer_python,
-        clock=around.clock,
     )
 
 
@@ -262,6 +261,5 @@ def _sandbox_local(around: Surroundings) -> JobVendor:
         around.registry,
         trainer_homes=HOMES,
         python=stand_in_commands(folder / "trainer-commands"),
-        clock=around.clock,
         name="sandbox-local",
     )
