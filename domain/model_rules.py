@@ -183,14 +183,17 @@ class StillRule(Record):
     """What a still model takes; `sizes` maps preset names to (width, height) in pixels.
 
     `size_wire`: `preset` sends our preset's name, or `{width, height}`; `sides` the two fields `width` and `height`;
-    `aspect` the nearest of `aspects` as `size_field`'s text ("16:9"). `identity`: pictures of somebody go in and the
-    still keeps the face (a route of its own, without a LoRA).
+    `aspect` the nearest of `aspects` as `size_field`'s text ("16:9"). `min_side_px` and `max_side_px` bound a size
+    given in pixels; None where the vendor states no bound. `identity`: pictures of somebody go in and the still keeps
+    the face (a route of its own, without a LoRA).
     """
 
     sizes: dict[str, tuple[int, int]]
     size_field: str = "image_size"
     size_wire: Literal["preset", "sides", "aspect"] = "preset"
     aspects: tuple[str, ...] = ()
+    min_side_px: int | None = None
+    max_side_px: int | None = None
     steps: RangeRule | None = None
     guidance: RangeRule | None = None
     takes_seed: bool = True

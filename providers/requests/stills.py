@@ -64,6 +64,12 @@ def _size(model: Model, rule: StillRule, size: str | tuple[int, int]) -> dict[st
     width, height = rule.sizes[size] if isinstance(size, str) else size
     if width < 1 or height < 1:
         raise BadInput(f"A still of {width}×{height} pixels cannot be made: give both sides above zero.")
+    lowest, highest = rule.min_side_px or 1, rule.max_side_px or max(width, height)
+    if not (lowest <= min(width, height) and max(width, height) <= highest):
+        raise BadInput(
+            f"{model.key} draws sides of {lowest} to {rule.max_side_px or 'any number of'} pixels, not "
+            f"{width}×{height}: choose one of {', '.join(rule.sizes)}."
+        )
     match rule.size_wire:
         case "preset":
             return {rule.size_field: size if isinstance(size, str) else {"width": width, "height": height}}

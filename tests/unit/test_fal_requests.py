@@ -323,6 +323,8 @@ def test_the_pictures_of_a_face_go_in_as_a_list_or_as_a_single_one() -> None:
         ({"faces": (PICTURE,)}, "draws nobody from pictures"),
         ({"model_key": "flux_pulid", "faces": (PICTURE,), "loras": (LORA,)}, "has no field for a LoRA"),
         ({"model_key": "z_image_turbo_lora", "steps": 9}, "takes 1 to 8"),
+        ({"model_key": "flux_2_lora", "image_size": (511, 1024)}, "sides of 512 to 2048 pixels, not 511×1024"),
+        ({"model_key": "flux_2_lora", "image_size": (2049, 1024)}, "sides of 512 to 2048 pixels, not 2049×1024"),
         ({"model_key": "flux_2_lora", "loras": (LORA,) * 4}, "takes 3 LoRAs and was given 4"),
     ],
 )
@@ -350,6 +352,11 @@ def test_a_model_that_takes_shapes_gets_the_nearest(size: Any, field: str, sent:
     arguments = still(model_key="flux_kontext", faces=(PICTURE,), image_size=size).arguments
     assert arguments[field] == sent
     assert "image_size" not in arguments
+
+
+def test_a_size_at_the_models_bounds_is_taken() -> None:
+    sent = still(model_key="flux_2_lora", image_size=(512, 2048)).arguments["image_size"]
+    assert sent == {"width": 512, "height": 2048}
 
 
 def test_a_model_that_takes_sides_gets_width_and_height() -> None:
