@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,11 @@ def conclude(folder: Path, otherwise: str | None) -> None:
     kill_job(folder.name)
     told = read_json(folder / STATUS)
     state, reason = told.get("state"), told.get("reason")
+    # The set is in the store and the LoRA among the results; what a failure left is kept for whoever looks into it.
+    shutil.rmtree(folder / "dataset", ignore_errors=True)
+    (folder / "dataset.zip").unlink(missing_ok=True)
     if state == "done":
+        shutil.rmtree(folder / "work", ignore_errors=True)
         write_end(folder, "done", None)
     elif (folder / CANCELLED).exists() or state == "cancelled":
         write_end(folder, "cancelled", "It was stopped.")

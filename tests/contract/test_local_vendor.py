@@ -21,7 +21,7 @@ from domain.model_rules import TrainerKind
 from domain.registry import load_registry
 from domain.submissions import Finding, Submission
 from providers.local import supervisor
-from providers.local.orders import trainers_environment
+from providers.local.orders import fill_folder, read_order, trainers_environment
 from providers.local.vendor import LocalVendor
 from providers.vendor_ports import TrainingOrder
 from tests.contract.sandbox_fixtures import wait_until
@@ -186,13 +186,17 @@ def test_a_killed_supervisor_is_seen_and_nothing_of_it_goes_on(one: Machine) -> 
 
 
 def test_a_job_that_was_taken_and_never_begun_is_begun_by_the_next_look(one: Machine) -> None:
-    request, submission = one.request(), one.submission()
-    ids = one.vendor().submit(request, submission)
-    one.vendor().cancel(request, ids)
-    for name in (supervisor.CANCELLED, supervisor.END, supervisor.PROCESS, supervisor.STATUS):
-        (one.folder_of(ids) / name).unlink(missing_ok=True)
+    request, mark = one.request(), one.submission().mark
+    draft, folder = one.folder / "draft", one.folder / "local" / "jobs" / mark
+    draft.mkdir()
+    fill_folder(draft, folder, load_registry(), read_order(request), one.zip, one.vendor()._place)
+    draft.rename(folder)  # and here the process that submits it is killed
+    ids = VendorJobIds(request_id=mark)
     assert one.state(request, ids) is VendorState.QUEUED
     one.becomes(request, ids, VendorState.DONE)
+    assert {path.name for path in folder.iterdir()} >= {"results", "run.log", "end.json"}
+    assert not (folder / "dataset").exists()
+    assert not (folder / "dataset.zip").exists()
 
 
 def test_a_submission_is_found_by_its_name_or_was_never_taken(one: Machine) -> None:
