@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("onmodel.jobs")
 
 UPLOADS_KEPT_FOR = timedelta(hours=12)
-"""fal keeps uploads at least days (fal.md 1.9); half a day is well inside it."""
+"""fal keeps uploads at least days (fal.md 1.9); half a day is well inside it. A vendor that keeps them for less says so
+in `uploads_kept_for`, as Replicate does."""
 
 SUBMITTER_SECONDS = 900.0
 """How long one process waits for another that is submitting the same job: longer than any POST may take."""
@@ -249,7 +250,8 @@ def _submit_once(ports: Ports, job: ProviderJob, hold: SubmitterHold) -> None:
 
 
 def _vendor_url(ports: Ports, vendor: JobVendor, name: str, ref: BlobRef) -> str:
-    known = ports.ledger.uploaded_url(name, ref.sha256, ports.clock.now() - UPLOADS_KEPT_FOR)
+    kept_for: timedelta = getattr(vendor, "uploads_kept_for", UPLOADS_KEPT_FOR)
+    known = ports.ledger.uploaded_url(name, ref.sha256, ports.clock.now() - kept_for)
     if known:
         return known
     url = vendor.upload(ports.blobs.local_path(ref.sha256), ref)

@@ -100,6 +100,26 @@ def test_a_file_is_uploaded_once_and_its_url_is_what_the_vendor_gets(open_with: 
     assert vendor.urls_sent == [{sha256: "standin:uploads/1/set.zip"}] * 2
 
 
+class _ForgetfulVendor(StandinVendor):
+    """Forgets an upload before it could be sent again."""
+
+    uploads_kept_for = timedelta(days=-100 * 365)
+
+
+def test_a_vendor_that_forgets_uploads_gets_the_file_again_for_the_next_job(open_with: Open) -> None:
+    vendor = _ForgetfulVendor()
+    ports = open_with(vendor)
+    sha256 = ports.blobs.put_bytes(b"a zip of that test", "application/zip")
+    ref = BlobRef(sha256=sha256, media_type="application/zip", file_name="set.zip")
+    season_id = store_season(ports, next(slugs))
+    for prompt in ("one", "two"):
+        request = VendorRequest(
+            vendor="sandbox", endpoint="train/flux", arguments={"zip": blob_argument(ref), "prompt": prompt}
+        )
+        submit_job(ports, plan_job(ports, order_in(ports, season_id, request=request)))
+    assert vendor.uploaded == [ref, ref]
+
+
 def test_an_upload_that_fails_for_now_is_repeated_before_anything_is_paid(open_with: Open) -> None:
     vendor = StandinVendor(uploads=[Unavailable("the storage is down")])
     ports = open_with(vendor)
