@@ -12,6 +12,7 @@ import hashlib
 import re
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,6 +43,13 @@ class ComfyFiles:
         self.loras = root / "models" / "loras"
         for folder in (self.loras, *(root / kind for kind in KINDS)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def sweep(self, keep_seconds: float) -> None:
+        """Forget pictures and clips of long ago. LoRAs stay: who placed one counts on it."""
+        for kind in KINDS:
+            for path in (self._root / kind).rglob("*"):
+                if path.is_file() and time.time() - path.stat().st_mtime > keep_seconds:
+                    path.unlink(missing_ok=True)
 
     def lists(self) -> dict[str, list[str]]:
         """The lists that change with the folders: LoRAs at any depth, inputs at the top and below it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections import Counter
 from dataclasses import asdict
@@ -28,6 +29,9 @@ from providers.sandbox.wire import Reply, Request
 
 HOST = "comfyui.sandbox"
 VERSION = "0.36.0"
+KEEP_SECONDS = 7 * 86400.0
+"""As long as the sandbox keeps its files; swept when it starts."""
+
 PROMPT_FIELDS = frozenset(
     {"prompt", "prompt_id", "client_id", "extra_data", "front", "number", "partial_execution_targets"}
 )
@@ -59,6 +63,10 @@ class ComfyPart:
             return {f"comfyui/{kind}": count for kind, count in self._posts.items()}
 
     def start(self) -> None:
+        self._files.sweep(KEEP_SECONDS)
+        for path in self._kept.glob("*.json"):
+            if time.time() - path.stat().st_mtime > KEEP_SECONDS:
+                path.unlink()
         found = [Prompt(**json.loads(path.read_text())) for path in self._kept.glob("*.json")]
         for prompt in sorted(found, key=lambda one: one.number):
             self._prompts[prompt.prompt_id] = prompt
