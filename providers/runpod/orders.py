@@ -22,6 +22,7 @@ from domain.pods import HARD_STOP_ARGUMENT, deadline_epoch, hard_stop
 from domain.records import Record
 from domain.registry import Registry
 from domain.submissions import Submission
+from providers.blobs.naming import LONGEST_LINK
 from providers.requests.training import training_arguments
 from providers.runpod.catalogue import Gpu
 from providers.trainers.plan_records import Purpose, TrainingPlan
@@ -170,7 +171,7 @@ def pod_body(
     """
     plan = plan_of(registry, order)
     deadline = deadline_epoch(submission, {HARD_STOP_ARGUMENT: order.hard_stop_seconds})
-    valid_for = timedelta(seconds=order.hard_stop_seconds) + LINKS_OUTLIVE
+    valid_for = min(timedelta(seconds=order.hard_stop_seconds) + LINKS_OUTLIVE, LONGEST_LINK)
     try:
         dataset_url = submission.url_of[order.dataset.sha256]
     except KeyError:

@@ -10,7 +10,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 
 from providers.sandbox.faults import Fault, parse_faults
 from providers.sandbox.machines import Machine
+
+MachineMaker = Callable[[Path, str, Mapping[str, str], str | None], Machine]
 
 OWN_KEY = "pod-"
 """How a pod's own key begins; its id follows."""
@@ -65,11 +67,13 @@ class RentedPod:
 
 
 class Pods:
-    """All pods. `own_url` is where a machine reaches this very part."""
+    """All pods. `own_url` is where a machine reaches this very part; `machine` makes one of a disk's folder, the
+    container's `args` and variables, and what its trainer is to do wrong."""
 
-    def __init__(self, folder: Path, own_url: Callable[[], str]) -> None:
+    def __init__(self, folder: Path, own_url: Callable[[], str], machine: MachineMaker = Machine) -> None:
         self._folder = folder
         self._own_url = own_url
+        self._make_machine = machine
         self._pods: dict[str, RentedPod] = {}
         self._machines: dict[str, Machine] = {}
         self._lock = threading.RLock()
@@ -173,7 +177,7 @@ class Pods:
         }
         env = {**pod.body.get("env", {}), **own}
         disk = self._folder / "disks" / pod.pod_id
-        machine = Machine(disk, pod.body.get("args", ""), env, _trainer_fault(drawn))
+        machine = self._make_machine(disk, pod.body.get("args", ""), env, _trainer_fault(drawn))
         with self._lock:
             self._machines[pod.pod_id] = machine
         machine.start(lambda: self._is_up(pod.pod_id))

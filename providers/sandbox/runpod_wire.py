@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from providers.sandbox.faults import Fault, answer_of, parse_faults
+from providers.sandbox.machines import Machine
 from providers.sandbox.places import RUNPOD_HOST
-from providers.sandbox.runpod_pods import OWN_KEY, Pods, RentedPod, moment
+from providers.sandbox.runpod_pods import OWN_KEY, MachineMaker, Pods, RentedPod, moment
 from providers.sandbox.runpod_prices import PRICES, gpu_type
 from providers.sandbox.wire import Reply, Request
 
@@ -40,9 +41,9 @@ class RunPodPart:
 
     hosts = frozenset({RUNPOD_HOST})
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._pods = Pods(stage.folder / "runpod", lambda: f"{stage.url()}/_as/{RUNPOD_HOST}/v2")
+    def __init__(self, stage: Stage, machine: MachineMaker = Machine) -> None:
+        self.stage = stage
+        self.pods = Pods(stage.folder / "runpod", lambda: f"{stage.url()}/_as/{RUNPOD_HOST}/v2", machine)
         self._posts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -52,10 +53,10 @@ class RunPodPart:
 
     def start(self) -> None:
         """Pods of an earlier server have exited: their machine went away."""
-        self._pods.load()
+        self.pods.load()
 
     def stop(self) -> None:
-        self._pods.close()
+        self.pods.close()
 
     def answer(self, request: Request) -> Reply:
         segments = request.segments
@@ -77,7 +78,7 @@ class RunPodPart:
             case "GET", ["billing", "pods"]:
                 return self._billing(request)
             case _, ["pods", pod_id, *rest]:
-                pod = self._pods.find(pod_id)
+                pod = self.pods.find(pod_id)
                 if pod is None:
                     return problem(404, "Not Found", "pod not found")
                 return self._one(request, pod, "/".join(rest))
@@ -98,7 +99,7 @@ class RunPodPart:
 
     def _create(self, request: Request) -> Reply:
         raw = request.body.read()
-        fault = self._stage.faults.pick("submit", ENDPOINT)
+        fault = self.stage.faults.pick("submit", ENDPOINT)
         if fault is not None and fault.kind == "no_capacity":
             return problem(400, "Bad Request", NO_CAPACITY)
         if fault is not None and fault.kind not in ("drop_after_accept", "stall_after_accept", "malformed"):
@@ -111,23 +112,23 @@ class RunPodPart:
             return problem(422, "Unprocessable Entity", "Request validation failed.", errors=errors)
         if body["gpu"]["id"] not in PRICES:
             return problem(400, "Bad Request", f"gpu type {body['gpu']['id']!r} does not exist")
-        drawn = tuple(found.text for found in self._stage.faults.pick_all("job", ENDPOINT))
-        pod = self._pods.rent(body, PRICES[body["gpu"]["id"]].usd_per_hour, drawn)
+        drawn = tuple(found.text for found in self.stage.faults.pick_all("job", ENDPOINT))
+        pod = self.pods.rent(body, PRICES[body["gpu"]["id"]].usd_per_hour, drawn)
         if fault is not None:
             return _fault_answer(fault)
         return Reply.of(201, self._shown(pod))
 
     def _list(self) -> Reply:
-        fault = self._stage.faults.pick("list", ENDPOINT)
+        fault = self.stage.faults.pick("list", ENDPOINT)
         is_hidden = fault is not None and fault.kind == "hide"
         if fault is not None and fault.kind not in ("hide", "no_input"):
             return _fault_answer(fault)
-        return Reply.of(200, {"pods": [] if is_hidden else [self._shown(pod) for pod in self._pods.there()]})
+        return Reply.of(200, {"pods": [] if is_hidden else [self._shown(pod) for pod in self.pods.there()]})
 
     def _one(self, request: Request, pod: RentedPod, action: str) -> Reply:
         match request.method, action:
             case "GET", "":
-                fault = self._stage.faults.pick("status", ENDPOINT)
+                fault = self.stage.faults.pick("status", ENDPOINT)
                 if fault is None:
                     return Reply.of(200, self._shown(pod))
                 if fault.kind == "unknown_word":
@@ -141,10 +142,10 @@ class RunPodPart:
                 return problem(405, "Method Not Allowed", "method not allowed")
 
     def _delete(self, pod: RentedPod) -> Reply:
-        fault = self._stage.faults.pick("cancel", ENDPOINT)
+        fault = self.stage.faults.pick("cancel", ENDPOINT)
         if fault is not None:
             return Reply(204) if fault.kind == "ignore" else _fault_answer(fault)
-        self._pods.end(pod.pod_id)
+        self.pods.end(pod.pod_id)
         return Reply(204)
 
     def _act(self, pod: RentedPod, action: object) -> Reply:
@@ -152,11 +153,11 @@ class RunPodPart:
             return problem(409, "Conflict", f"{action} is not valid for a pod that is {pod.status}")
         if action == "terminate":
             return self._delete(pod)
-        changed = self._pods.exit(pod.pod_id) if action == "stop" else self._pods.boot(pod.pod_id)
+        changed = self.pods.exit(pod.pod_id) if action == "stop" else self.pods.boot(pod.pod_id)
         return Reply.of(200, self._shown(changed))
 
     def _shown(self, pod: RentedPod) -> dict[str, Any]:
-        uptime = self._pods.uptime_seconds(pod)
+        uptime = self.pods.uptime_seconds(pod)
         has_gpu = not any(one.kind == "no_gpu" for text in pod.faults for one in parse_faults(text))
         runtime = {"uptime": int(uptime), "gpus": [{"util": 0, "memoryUtil": 0}] if has_gpu else []} if uptime else None
         body = pod.body
@@ -193,13 +194,13 @@ class RunPodPart:
         wants_stock = query.get("include") == "AVAILABILITY"
         if wants_stock != ("product" in query):
             return problem(400, "Bad Request", "include=AVAILABILITY and product go together")
-        fault = self._stage.faults.pick("status", "catalog")
+        fault = self.stage.faults.pick("status", "catalog")
         if fault is not None:
             return _fault_answer(fault)
         return Reply.of(200, {"gpus": [gpu_type(name, with_stock=wants_stock) for name in PRICES]})
 
     def _billing(self, request: Request) -> Reply:
-        if fault := self._stage.faults.pick("usage", ENDPOINT):
+        if fault := self.stage.faults.pick("usage", ENDPOINT):
             return _fault_answer(fault)
         try:
             since = datetime.fromisoformat(request.query["startTime"])
@@ -209,7 +210,7 @@ class RunPodPart:
         step = timedelta(days=1) if request.query.get("bucketSize", "hour") == "day" else timedelta(hours=1)
         records = [
             record
-            for pod in self._pods.ever()
+            for pod in self.pods.ever()
             for record in _records(pod, since.astimezone(UTC), until.astimezone(UTC), step)
             if request.query.get("podId") in (None, pod.pod_id)
         ]
