@@ -16,7 +16,7 @@ import numpy as np
 
 from domain.errors import BadInput, JobFailed, NotConfigured, PromptRefused, Rejected, Retryable
 from domain.imports import SeasonImport
-from domain.jobs import BlobRef, JobState, KeptFile
+from domain.jobs import BlobRef, JobOrder, JobState, KeptFile
 from domain.model_rules import Model, ModelKind
 from domain.money import ceiling_usd
 from domain.probe_rules import judge_against_noise, judge_pair
@@ -46,6 +46,9 @@ log = logging.getLogger("onmodel.probing")
 
 CLIP_LOOKS = (0.1, 0.5, 0.9)
 """Where in a clip frames are compared, as shares of its length."""
+
+ATTEMPTS = 2
+"""How often a shot is bought whose job fails: one failure may be the vendor's bad day."""
 
 USABLE_LORA = ("healthy", "suspect")
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -129,17 +132,18 @@ def run_probe(ports: Ports, plan: ProbePlan) -> Proof:
     for shot in plan.shots:
         if shot is Shot.AGAIN and (ended := judge_pair(_between(outputs, Shot.WITH))) is not None:
             return _prove(ports, plan, *ended, bought, _between(outputs, Shot.WITH))
-        key = plan_job(ports, probe_order(ports, plan, shot, season_id))
-        bought.append(key)
         log.info("%s at %s, %s", plan.model.key, plan.vendor, shot.value)
         try:
-            outputs[shot] = _bought(ports, key)
+            outputs[shot] = _bought(ports, probe_order(ports, plan, shot, season_id), bought)
         except PromptRefused as refusal:
             return _prove(ports, plan, Verdict.INCONCLUSIVE, refusal.message, bought)
         except Rejected as refusal:
             return _prove(ports, plan, Verdict.REFUSED, f"{shot.value}: {refusal.message}", bought)
         except JobFailed as failure:
-            return _prove(ports, plan, Verdict.INCONCLUSIVE, f"{shot.value}: {failure.message}", bought)
+            # Some vendors take any request and judge it when it runs: what goes well without the LoRA and fails twice
+            # with it is as good as refused.
+            verdict = Verdict.REFUSED if shot is Shot.WITH else Verdict.INCONCLUSIVE
+            return _prove(ports, plan, verdict, f"{shot.value}, {ATTEMPTS} times: {failure.message}", bought)
     if len(plan.shots) == 1:
         return _prove(ports, plan, Verdict.WORKS, "it took the request as the registry writes it, and answered", bought)
     difference = _between(outputs, Shot.WITH)
@@ -163,21 +167,38 @@ def _between(outputs: dict[Shot, list[RgbImage]], shot: Shot) -> float | None:
     return sum(known) / len(known) if len(known) == len(pairs) and known else None
 
 
-def _bought(ports: Ports, key: str) -> list[RgbImage]:
-    """Send a job once, wait for its end, and look at what it made; a captioner's words are no pictures."""
-    submit_job(ports, key)
-    for seconds in (*POLL_RETRY_SECONDS, None):
+def _bought(ports: Ports, order: JobOrder, bought: list[str]) -> list[RgbImage]:
+    """Buy a shot, once more where its job fails, and look at what it made; a captioner's words are no pictures.
+
+    The keys of its jobs are added to `bought`. `JobFailed` when every attempt failed.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        key = plan_job(ports, order, max_attempts=ATTEMPTS)
+        bought += [key] if key not in bought else []
+        submit_job(ports, key)
         try:
-            await_job(ports, key)
+            _await(ports, key)
             break
-        except Retryable as failed_look:
-            if seconds is None:
+        except JobFailed as failure:
+            if attempt == ATTEMPTS:
                 raise
-            log.warning("%s; looking again in %g s", failed_look.message, seconds)
-            ports.clock.sleep(seconds)
+            log.warning("%s Trying once more.", failure.message)
     job = ports.ledger.get(key)
     assert job.state is JobState.SUCCEEDED, job.state
     return [picture for file in job.files for picture in _pictures(ports, file)]
+
+
+def _await(ports: Ports, key: str) -> None:
+    """Wait for a job's end; a look that fails is made again, ever later."""
+    for seconds in POLL_RETRY_SECONDS:
+        try:
+            await_job(ports, key)
+        except Retryable as failed_look:
+            log.warning("%s Looking again in %g s.", failed_look.message, seconds)
+            ports.clock.sleep(seconds)
+        else:
+            return
+    await_job(ports, key)
 
 
 def _pictures(ports: Ports, file: KeptFile) -> list[RgbImage]:

@@ -79,6 +79,23 @@ def test_a_refusal_is_a_verdict_and_a_refused_prompt_is_none(studio: Studio, lor
         assert probe("flux_lora", lora).document["proof"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.parametrize(
+    ("plan", "verdict", "jobs"),
+    [
+        ("job:fail=500#2", "works", 4),
+        ("job:fail=500#2-3", "refused", 3),
+        ("job:fail=500#1-2", "inconclusive", 2),
+    ],
+    ids=["one bad job", "twice with the LoRA", "twice without it"],
+)
+def test_a_job_that_fails_is_bought_once_more_and_only_with_the_lora_does_failing_count(
+    studio: Studio, lora: Path, plan: str, verdict: str, jobs: int
+) -> None:
+    with studio.faults(plan):
+        proof = probe("flux_lora", lora).document["proof"]
+    assert (proof["verdict"], len(proof["job_keys"])) == (verdict, jobs)
+
+
 def test_a_clip_is_compared_frame_by_frame_and_a_model_without_a_lora_is_asked_once(studio: Studio) -> None:
     wan = train_by_hand(studio.art, "tova", studio.folder / "tova.safetensors", base="wan-22-t2v-a14b", steps=100)
     told = onmodel(
