@@ -28,6 +28,8 @@ KEPT_SECONDS = 3600.0
 PATIENCE_SECONDS = 10.0
 """A training waits for nothing but this, and a page that is slow only costs the look."""
 LARGEST_DOCUMENT_BYTES = 4 * 1024 * 1024
+DEEPEST, MOST_PARTS = 4, 16
+"""How far references are followed: fal's point once, and a document that points at itself must end."""
 
 WITNESS = "fal-ai/flux-lora"
 """An endpoint that fal has had since 2024. Where even this one has no schema, the page has moved, and its 404 says
@@ -100,17 +102,36 @@ class FalSchemas:
 
 
 def _input_schema(document: Any, endpoint: str) -> LiveSchema | None:
-    """The schema of the endpoint's POST; None when the document has none that can be read."""
-    post = _at(document, "paths", f"/{endpoint}", "post", "requestBody", "content", "application/json", "schema")
-    name = post.get("$ref") if isinstance(post, dict) else None
-    if isinstance(name, str):
-        post = _at(document, "components", "schemas", name.rpartition("/")[2])
-    fields = _at(post, "properties")
-    required = _at(post, "required") or []
-    if not isinstance(fields, dict) or not fields or not isinstance(required, list):
+    """The schema of the endpoint's POST; None when the document has none that can be read.
+
+    The path is the endpoint's; where fal writes it otherwise, the document's only POST is meant.
+    """
+    paths = _at(document, "paths")
+    entries = paths.items() if isinstance(paths, dict) else ()
+    posts = {name: post for name, path in entries if isinstance(post := _at(path, "post"), dict)}
+    post = posts.get(f"/{endpoint}") or (next(iter(posts.values())) if len(posts) == 1 else None)
+    body = _at(post, "requestBody", "content", "application/json", "schema")
+    fields, required = _merged(document, body, DEEPEST)
+    if not fields:
         return None
-    names = frozenset(str(field) for field in required)
-    return LiveSchema(fields=frozenset(str(field) for field in fields), required=names, read_at=datetime.now(UTC))
+    return LiveSchema(fields=frozenset(fields), required=frozenset(required), read_at=datetime.now(UTC))
+
+
+def _merged(document: Any, schema: Any, levels: int) -> tuple[set[str], set[str]]:
+    """The fields and the required ones of an object schema, through references and `allOf`."""
+    if levels == 0 or not isinstance(schema, dict):
+        return set(), set()
+    properties, names, parts = schema.get("properties"), schema.get("required"), schema.get("allOf")
+    fields = {str(name) for name in properties} if isinstance(properties, dict) else set()
+    required = {str(name) for name in names} if isinstance(names, list) else set()
+    others = list(parts) if isinstance(parts, list) else []
+    if isinstance(reference := schema.get("$ref"), str):
+        others.append(_at(document, "components", "schemas", reference.rpartition("/")[2]))
+    for other in others[:MOST_PARTS]:
+        more_fields, more_required = _merged(document, other, levels - 1)
+        fields |= more_fields
+        required |= more_required
+    return fields, required
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -35,6 +35,9 @@ PAGE = "GET fal.ai/api/openapi/queue/openapi.json"
 TRAINER = load_registry().model("fal_flux_lora_fast")
 
 
+BASE: dict[str, Any] = {"properties": {"images_data_url": {}}, "required": ["images_data_url"]}
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 
@@ -138,11 +141,12 @@ def test_a_trainer_without_a_page_is_gone_where_other_endpoints_still_have_their
         Answer(200, b"{"),
         Answer(200, b"[" * 5000),
         Answer(200, {"paths": {"/fal-ai/other": {}}}),
+        Answer(200, {"paths": []}),
         Answer(200, document()),
         Answer(200, {**document("x"), "components": {"schemas": []}}),
         Answer(behaviour="drop"),
     ],
-    ids=["moved", "redirect", "down", "cut off", "deep", "another's", "no fields", "no schema", "dropped"],
+    ids=["moved", "redirect", "down", "cut off", "deep", "another's", "no paths", "no fields", "no schema", "dropped"],
 )
 def test_a_page_that_tells_nothing_is_a_warning_and_the_training_goes_on(
     fal: StandIn, vendor: FalVendor, answer: Answer, caplog: pytest.LogCaptureFixture
@@ -153,6 +157,32 @@ def test_a_page_that_tells_nothing_is_a_warning_and_the_training_goes_on(
     assert "fal_flux_lora_fast is ordered without a look at what it takes today" in caplog.text
     with pytest.raises(Unavailable, match="schema page"):
         vendor.live_schema(TRAINER)
+
+
+@pytest.mark.parametrize(
+    "schemas_of_it",
+    [
+        {"In": {"allOf": [{"$ref": "#/components/schemas/Base"}, {"properties": {"steps": {}}}]}, "Base": BASE},
+        {"In": {"$ref": "#/components/schemas/Base", "properties": {"steps": {}}}, "Base": BASE},
+        {
+            "In": {
+                **BASE,
+                "properties": {**BASE["properties"], "steps": {}},
+                "allOf": [{"$ref": "#/components/schemas/In"}],
+            }
+        },
+    ],
+    ids=["allOf", "a reference with fields beside it", "one that points at itself"],
+)
+@pytest.mark.parametrize("path", [f"/{TRAIN.endpoint}", "/flux-lora-fast-training"])
+def test_a_schema_in_parts_or_under_another_path_is_read_whole(
+    fal: StandIn, vendor: FalVendor, schemas_of_it: dict[str, Any], path: str
+) -> None:
+    made = document("x", endpoint=path.removeprefix("/"))
+    fal.on(PAGE, Answer(200, {**made, "components": {"schemas": schemas_of_it}}))
+    live = vendor.live_schema(TRAINER)
+    assert live.fields == {"images_data_url", "steps"}
+    assert live.required == {"images_data_url"}
 
 
 def test_a_schema_is_read_once_an_hour(fal: StandIn, schemas: FalSchemas, clock: Clock) -> None:
