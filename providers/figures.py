@@ -157,15 +157,15 @@ def propose_figures(lab: Floats) -> list[Find]:
     """Everything that stands out in some window, figure or not, each thing once."""
     height, width, _ = lab.shape
     masks: list[Mask] = []
+    codes = colour_codes(lab)
     for left, right in _windows(width):
-        found = find_subject(lab[:, left:right])
+        found = find_subject(lab[:, left:right], codes[:, left:right])
         if found is not None and found.sum() >= SMALLEST_SHARE * height * width:
             whole = np.zeros((height, width), np.bool_)
             whole[:, left:right] = found
             masks.append(whole)
     if not masks:
         return []
-    codes = colour_codes(lab)
     finds = []
     for members in _same_finds(masks):
         mask = _largest_part(np.mean([masks[index] for index in members], axis=0) > 0.5)

@@ -166,11 +166,10 @@ def _oval(rows: int, columns: int) -> Floats:
 def blur(plane: Floats, radius: int) -> Floats:
     """Box filter of side 2·radius+1, edges repeated."""
     for axis in (0, 1):
-        pad = [(0, 0), (0, 0)]
-        pad[axis] = (radius + 1, radius)
-        total = np.cumsum(np.pad(plane, pad, mode="edge"), axis=axis, dtype=np.float64)
+        first, last = (plane[:1], plane[-1:]) if axis == 0 else (plane[:, :1], plane[:, -1:])
+        edged = [first.repeat(radius + 1, axis=axis), plane, last.repeat(radius, axis=axis)]
+        total = np.cumsum(np.concatenate(edged, axis=axis), axis=axis, dtype=np.float64)
         side = 2 * radius + 1
-        upper = np.take(total, range(side, total.shape[axis]), axis=axis)
-        lower = np.take(total, range(total.shape[axis] - side), axis=axis)
-        plane = ((upper - lower) / side).astype(np.float32)
+        sums = total[side:] - total[:-side] if axis == 0 else total[:, side:] - total[:, :-side]
+        plane = (sums / side).astype(np.float32)
     return plane

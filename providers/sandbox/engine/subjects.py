@@ -162,11 +162,11 @@ def _distance_to_border(lab: Floats) -> Floats:
     border = weighted[is_border]
     centres = border[:: max(1, len(border) // 8)][:8].copy()
     for _ in range(5):
-        nearest = np.argmin(((border[:, None] - centres[None]) ** 2).sum(-1), axis=1)
+        nearest = np.argmin(_squared_distances(border, centres), axis=0)
         for k in range(len(centres)):
             if (nearest == k).any():
                 centres[k] = border[nearest == k].mean(axis=0)
-    to_colours = ((weighted[:, :, None] - centres) ** 2).sum(-1).min(axis=-1)
+    to_colours = _squared_distances(weighted, centres).min(axis=0)
     share = np.linspace(0, 1, columns, dtype=np.float32)[None, :, None]
     ends = weighted[:, :ring].mean(axis=1)[:, None] * (1 - share) + weighted[:, -ring:].mean(axis=1)[:, None] * share
     to_row = ((weighted - ends) ** 2).sum(-1)
@@ -181,6 +181,17 @@ def _distance_to_border(lab: Floats) -> Floats:
     to_surface = ((weighted - np.clip(surface, border.min(axis=0), border.max(axis=0) + 6)) ** 2).sum(-1)
     distance: Floats = np.sqrt(np.minimum(np.minimum(to_colours, to_row), to_surface)).astype(np.float32)
     return distance
+
+
+def _squared_distances(points: Floats, colours: Floats) -> Floats:
+    """From every point (any leading shape × 3) to every colour: colour × that shape."""
+    planes = [np.ascontiguousarray(points[..., channel]) for channel in range(3)]
+    distances = np.empty((len(colours), *points.shape[:-1]), np.float32)
+    for squared, colour in zip(distances, colours, strict=True):
+        # Plane by plane, because sums over an axis of three are what numpy does slowest.
+        first, second, third = (np.square(plane - value) for plane, value in zip(planes, colour, strict=True))
+        np.add(np.add(first, second, out=first), third, out=squared)
+    return distances
 
 
 def _climb_from_border(lab: Floats) -> Floats:
@@ -245,11 +256,14 @@ def _label(flags: Flags) -> tuple[NDArray[np.int64], int]:
             k = parent[k]
         return k
 
-    padded = np.pad(flags.astype(np.int8), ((0, 0), (1, 1)))
-    changes = np.diff(padded, axis=1)
+    padded = np.zeros((flags.shape[0], flags.shape[1] + 2), dtype=bool)
+    padded[:, 1:-1] = flags
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    reached = np.searchsorted(rows, np.arange(flags.shape[0] + 1)).tolist()
+    changes = columns.tolist()
     for row in range(flags.shape[0]):
-        starts, ends = np.nonzero(changes[row] == 1)[0], np.nonzero(changes[row] == -1)[0]
-        for start, end in zip(starts, ends, strict=True):
+        turns = changes[reached[row] : reached[row + 1]]
+        for start, end in zip(turns[::2], turns[1::2], strict=True):
             above = {root(int(k)) for k in np.unique(labels[row - 1, start:end]) if k} if row else set()
             if not above:
                 parent.append(len(parent))
