@@ -27,6 +27,7 @@ from tasks.matrix import disproved
 
 if TYPE_CHECKING:
     from domain.model_rules import Unsupported
+    from domain.registry import Registry
     from providers.wiring import Ports
 
 WIDTHS = (24, 16, 15, 8, 9)
@@ -45,9 +46,7 @@ def show_models(key: str | None, *, vendor: str | None, base: str | None, as_jso
         return _show_one(ports, key, vendor, as_json=as_json)
     models = _chosen(ports, vendor, base)
     proofs = _proofs(ports, vendor)
-    unsupported = [
-        one for one in ports.registry.unsupported if base is None and vendor in (None, one.vendor, _played(vendor))
-    ]
+    unsupported = _unsupported(ports.registry, vendor) if base is None else []
     if as_json:
         print_json(
             {
@@ -215,6 +214,10 @@ def _chosen(ports: Ports, vendor: str | None, base: str | None) -> list[Model]:
         for model in ports.registry.models
         if (vendor is None or model.vendor == _played(vendor)) and base in (None, model.base_model)
     ]
+
+
+def _unsupported(registry: Registry, vendor: str | None) -> list[Unsupported]:
+    return [one for one in registry.unsupported if vendor is None or one.vendor == _played(vendor)]
 
 
 def _played(vendor: str | None) -> str | None:

@@ -364,6 +364,11 @@ def test_the_matrix_shows_what_was_proved(tables: PortsForTests) -> None:
         document = onmodel("models", "flux_lora", "--json").document["model"]
         assert [proof["verdict"] for proof in document["proofs"]] == ["ignored"]
         assert "not yet" in onmodel("models", "kling_v21").out
+        whole = onmodel("models", "--json").document["unsupported"]
+        theirs = onmodel("models", "--vendor", "replicate", "--json").document["unsupported"]
+        assert {one["vendor"] for one in theirs} == {"replicate"}
+        assert len(whole) > len(theirs)
+        assert "fal retired it" in onmodel("models", "sora_2").out
         assert onmodel("models", "kling_21").exit_code == 2
         assert onmodel("models", "--vendor", "nobody").exit_code == 2
         assert onmodel("models", "--base", "sdxxl").exit_code == 2
