@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orders import Order, OrderRefused, read_order
+from prompts import prompt_arguments
 from weights import TIMEOUT_SECONDS, load_loras, unload_loras
 
 DEFAULT_MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -38,7 +39,7 @@ class Worker:
         self._is_http_fine = is_http_fine
 
     def handle(self, job: dict[str, Any]) -> dict[str, Any]:
-        """RunPod's handler: `{"box", "sha256", "size_bytes", "width", "height", "seed", …}`, or `{"error": text}`.
+        """RunPod's handler: `{"box", "sha256", "size_bytes", "width", "height", "seed"}`, or `{"error": text}`.
 
         Safe to repeat: the same job draws the same picture and puts it to the same address.
         """
@@ -69,8 +70,7 @@ class Worker:
         try:
             load_loras(pipe, order.loras, self._lora_folder)
             made = pipe(
-                prompt=order.prompt,
-                negative_prompt=order.negative_prompt,
+                **prompt_arguments(pipe, order.prompt, order.negative_prompt),
                 width=order.width,
                 height=order.height,
                 num_inference_steps=order.steps,
@@ -91,7 +91,6 @@ class Worker:
             "width": order.width,
             "height": order.height,
             "seed": order.seed,
-            "unread_tokens": _unread_tokens(pipe, order.prompt),
         }
 
     @functools.cached_property
@@ -115,12 +114,6 @@ def _failed(order: Order, job_id: str, refused: OrderRefused) -> dict[str, Any]:
     error = {"code": refused.code, "message": refused.message}
     _put_status(order, {"job_id": job_id, "state": "failed", "error": error})
     return dict(refused.answer())
-
-
-def _unread_tokens(pipe: Any, prompt: str) -> int:
-    """How many tokens at the prompt's end the text encoders do not read: they take 77 with their two marks."""
-    count = len(pipe.tokenizer(prompt).input_ids) - int(pipe.tokenizer.model_max_length)
-    return max(0, count)
 
 
 def _put_status(order: Order, status: dict[str, Any]) -> None:

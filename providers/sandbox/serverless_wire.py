@@ -344,7 +344,7 @@ class ServerlessPart:
         if picture is not None and stored is not None:
             put(values["put_url"], picture[: len(picture) // 2] if stored.is_truncated else picture, "image/png")
         known = picture or b"what was put is gone"
-        return {**output, "sha256": hashlib.sha256(known).hexdigest(), "size_bytes": len(known), "unread_tokens": 0}
+        return {**output, "sha256": hashlib.sha256(known).hexdigest(), "size_bytes": len(known)}
 
     def _is_waiting(self, job_id: str) -> bool:
         """Whether no worker has begun it yet."""

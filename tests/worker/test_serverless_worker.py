@@ -245,6 +245,16 @@ def test_what_is_no_order_is_refused_before_the_model_works(handle: Any, store: 
     assert why(handle(job(store, "big", width=8192))) == "bad_input"
 
 
-def test_tokens_that_the_text_encoders_do_not_read_are_counted(handle: Any, store: Store) -> None:
-    assert handle(job(store, "short"))["unread_tokens"] == 0
-    assert handle(job(store, "long", prompt="ab " * 60))["unread_tokens"] > 0
+def test_the_end_of_a_long_prompt_counts_too(handle: Any, store: Store) -> None:
+    start = "ab " * 60
+    one, other = (handle(job(store, word, prompt=start + word)) for word in ("pier", "wood"))
+    unwanted = handle(job(store, "less", prompt=start + "pier", negative_prompt="cd " * 60))
+    assert len({one["sha256"], other["sha256"], unwanted["sha256"]}) == 3
+
+
+def test_a_prompt_is_cut_between_words_and_inside_none_but_one_too_long(handle: Any) -> None:
+    split = importlib.import_module("prompts").split_prompt
+    assert split("one two three four", len, 9) == ["one two", "three", "four"]
+    assert split("abcdefghij kl", len, 4) == ["abcd", "efgh", "ij", "kl"]
+    assert split("  short  ", len, 9) == ["short"]
+    assert split("", len, 9) == []
