@@ -55,7 +55,7 @@ class ReplicateQueue:
         given = _filled(request, submission.url_of)
         model = model_of(self._registry, request)
         if model is not None and model.kind is ModelKind.TRAINER:
-            place = self._ground.prepare(request.endpoint)
+            place = self._ground.prepare(model, request)
             url, body, headers = place.url, {"destination": place.destination, "input": given}, {}
         else:
             seconds = STOPPED_AFTER_SECONDS.get(model.kind, STOPPED_AFTER_DEFAULT) if model else STOPPED_AFTER_DEFAULT

@@ -9,8 +9,11 @@ import json
 import re
 
 from domain.errors import NotConfigured, Rejected, Unavailable
+from domain.jobs import VendorRequest
+from domain.model_rules import Model
 from domain.records import Record
 from providers.replicate.client import ReplicateClient, in_path, json_of
+from providers.replicate.schemas import ReplicateSchemas
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 VERSION = re.compile(r"[0-9a-f]{64}")
@@ -31,18 +34,19 @@ class TrainingPlace(Record):
 class TrainingGround:
     """Prepares trainings. `destination` is "owner/name" of a private model in our account."""
 
-    def __init__(self, client: ReplicateClient, destination: str | None) -> None:
+    def __init__(self, client: ReplicateClient, schemas: ReplicateSchemas, destination: str | None) -> None:
         self._client = client
+        self._schemas = schemas
         self._destination = destination
         self._is_there = False
 
-    def prepare(self, endpoint: str) -> TrainingPlace:
-        """Address and destination of a training by this trainer, "owner/name" or "owner/name:version".
+    def prepare(self, model: Model, request: VendorRequest) -> TrainingPlace:
+        """Address and destination of a training by this trainer, whose fields are looked at first: trainers change.
 
         Free, and safe to repeat. `NotConfigured` without a destination or with one that cannot be ours; `Rejected`
-        when the trainer is gone; `Unavailable` when Replicate could not be asked.
+        when the trainer is gone or takes other fields; `Unavailable` when Replicate could not be asked.
         """
-        trainer, _, pinned = endpoint.partition(":")
+        trainer, _, pinned = request.endpoint.partition(":")
         destination = self._destination
         if destination is None or not MODEL_NAME.fullmatch(destination):
             raise NotConfigured(
@@ -52,6 +56,7 @@ class TrainingGround:
         if not self._is_there:
             self._ensure(destination, trainer)
             self._is_there = True
+        self._schemas.check_schema(model, request)
         version = pinned or self._latest_version(trainer)
         return TrainingPlace(url=f"/models/{trainer}/versions/{version}/trainings", destination=destination)
 

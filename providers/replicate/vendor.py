@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from domain.errors import BadInput
 from domain.jobs import BlobRef, JobOutput, JobStatus, OutputFile, VendorJobIds, VendorRequest
+from domain.model_rules import Model
 from domain.registry import Registry
 from domain.submissions import AbsenceRule, LookUp, Submission
 from providers.ports import Clock
@@ -18,9 +19,10 @@ from providers.replicate.client import ReplicateClient
 from providers.replicate.files import ReplicateFiles
 from providers.replicate.lookup import ABSENCE, ReplicateLookUp
 from providers.replicate.queue import ReplicateQueue
+from providers.replicate.schemas import ReplicateSchemas
 from providers.replicate.trainings import TrainingGround
 from providers.requests.writer import RequestWriter
-from providers.vendor_ports import CaptionOrder, Handover, Ping, StillOrder, TrainingOrder, VideoOrder
+from providers.vendor_ports import CaptionOrder, Handover, LiveSchema, Ping, StillOrder, TrainingOrder, VideoOrder
 
 
 class ReplicateVendor:
@@ -49,7 +51,9 @@ class ReplicateVendor:
         self.vendor = name
         self.absence: AbsenceRule = ABSENCE
         self.charges_failures = False  # not confirmed; a failure's machine time is told by `JobFailed.billed_usd`
-        self._queue = ReplicateQueue(client, registry, TrainingGround(client, destination), clock, name)
+        self._schemas = ReplicateSchemas(client, clock)
+        ground = TrainingGround(client, self._schemas, destination)
+        self._queue = ReplicateQueue(client, registry, ground, clock, name)
         self._lookup = ReplicateLookUp(client, registry)
         self._files = ReplicateFiles(client, handover)
         self._writer = RequestWriter(registry, name)
@@ -103,6 +107,16 @@ class ReplicateVendor:
     def ping(self) -> Ping:
         """As `vendor_ports.JobQueue`."""
         return self._queue.ping()
+
+    # --- what its models take, today ---
+
+    def live_schema(self, model: Model) -> LiveSchema:
+        """As `vendor_ports.SchemaReader`."""
+        return self._schemas.live_schema(model)
+
+    def check_schema(self, model: Model, request: VendorRequest) -> None:
+        """As `vendor_ports.SchemaReader`."""
+        self._schemas.check_schema(model, request)
 
     # --- files ---
 

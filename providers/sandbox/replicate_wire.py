@@ -96,6 +96,8 @@ class ReplicatePart:
                 return self._create_model(request)
             case "GET", ["models", owner, name]:
                 return self._show_model(f"{owner}/{name}")
+            case "GET", ["models", owner, name, "versions", version]:
+                return self._show_version(f"{owner}/{name}", version)
             case "GET", [("predictions" | "trainings") as kind]:
                 return self._list(request, kind)
             case "GET", [("predictions" | "trainings") as kind, job_id]:
@@ -209,14 +211,15 @@ class ReplicatePart:
         model = played_models().get(name)
         if model is None:
             return problem(404, "Not found", "The requested resource could not be found.")
-        version = {
-            "id": model.version,
-            "created_at": "2026-11-01T00:00:00Z",
-            "cog_version": "0.16.8",
-            "openapi_schema": openapi_of(model),
-        }
         facts = {"visibility": "public", "description": "Played by the sandbox"}
-        return Reply.of(200, self._made_model(name, facts) | {"latest_version": version})
+        return Reply.of(200, self._made_model(name, facts) | {"latest_version": _shown_version(model)})
+
+    @staticmethod
+    def _show_version(name: str, version: str) -> Reply:
+        model = played_models().get(name)
+        if model is None or version != model.version:
+            return problem(404, "Not found", "The requested resource could not be found.")
+        return Reply.of(200, _shown_version(model))
 
     @staticmethod
     def _made_model(name: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -319,6 +322,15 @@ class ReplicatePart:
     def _count(self, name: str) -> None:
         with self._lock:
             self._posts[name] += 1
+
+
+def _shown_version(model: PlayedModel) -> dict[str, Any]:
+    return {
+        "id": model.version,
+        "created_at": "2026-11-01T00:00:00Z",
+        "cog_version": "0.16.8",
+        "openapi_schema": openapi_of(model),
+    }
 
 
 def _body_of(request: Request) -> dict[str, Any] | None:

@@ -223,7 +223,7 @@ def test_a_destination_that_another_process_made_meanwhile_is_used(replicate: St
             NotConfigured,
             "ONMODEL_REPLICATE_DESTINATION",
         ),
-        ({f"GET {API}/models/{TRAINING.endpoint}": Answer(404, {})}, Rejected, "choose another"),
+        ({f"GET {API}/models/{TRAINING.endpoint}": Answer(404, {})}, Rejected, "Choose another"),
         ({f"GET {API}/models/{TRAINING.endpoint}": Answer(200, {"latest_version": None})}, Unavailable, "version"),
         (
             {f"POST {TRAIN_AT}": Answer(422, {"invalid_fields": [{"field": "input.input_images", "type": "x"}]})},
@@ -242,6 +242,45 @@ def test_a_training_that_cannot_be_prepared_is_not_sent(
     with pytest.raises(error, match=says) as caught:
         vendor.submit(TRAINING, sent({ZIP.sha256: "https://x.example/set.zip"}))
     assert type(caught.value) is error
+
+
+def schema(fields: tuple[str, ...], required: tuple[str, ...] = ()) -> Answer:
+    shown = {"properties": {name: {} for name in fields}, "required": list(required)}
+    document = {"components": {"schemas": {"TrainingInput": shown}}}
+    return Answer(200, {"latest_version": {"id": VERSION, "openapi_schema": document}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (schema(("input_images",)), "has no field 'steps'"),
+        (schema(("input_images", "steps", "consent"), ("consent",)), "also wants 'consent'"),
+    ],
+)
+def test_a_trainer_that_takes_other_fields_than_we_send_is_not_paid(
+    replicate: StandIn, vendor: ReplicateVendor, answer: Answer, says: str
+) -> None:
+    trained_by(replicate)
+    replicate.on(f"GET {API}/models/me/loras", Answer(200, {"name": "loras"}))
+    replicate.on(f"GET {API}/models/{TRAINING.endpoint}", answer)
+    with pytest.raises(Rejected, match=says):
+        vendor.submit(TRAINING, sent({ZIP.sha256: "https://x.example/set.zip"}))
+    assert not [seen for seen in replicate.seen if seen.method == "POST"]
+
+
+def test_a_models_live_fields_are_read_once_in_an_hour_and_a_version_shows_its_own(
+    replicate: StandIn, vendor: ReplicateVendor
+) -> None:
+    trainer = REGISTRY.model("replicate_flux_dev_lora")
+    replicate.on(f"GET {API}/models/{TRAINING.endpoint}", schema(("input_images", "steps"), ("input_images",)))
+    for _ in range(2):
+        live = vendor.live_schema(trainer)
+    assert (live.fields, live.required) == ({"input_images", "steps"}, {"input_images"})
+    assert len(replicate.seen) == 1
+    name, _, version = HUNYUAN.endpoint.partition(":")
+    shown = {"openapi_schema": {"components": {"schemas": {"Input": {"properties": {"prompt": {}}}}}}}
+    replicate.on(f"GET {API}/models/{name}/versions/{version}", Answer(200, shown))
+    assert vendor.live_schema(REGISTRY.model("hunyuan_video_lora_replicate")).fields == {"prompt"}
 
 
 def test_without_a_destination_of_ours_nothing_is_trained_and_nothing_asked(replicate: StandIn) -> None:
