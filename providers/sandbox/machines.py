@@ -24,6 +24,14 @@ from domain.registry import load_registry
 from providers.sandbox.trainers.doing import FAULT as TRAINER_FAULT
 from providers.sandbox.trainers.homes import HOMES, stand_in_commands
 
+_TETHER = (
+    "exec 3<&0 </dev/null; "
+    '( read -r _ <&3; trap "" TERM; kill -TERM 0; sleep 8; kill -KILL 0 ) & '
+    '"$@"; kill $! 2>/dev/null'
+)
+"""A shell's words that run a command and end it, and all of its group, when our end of stdin closes: a machine must not
+outlive a server that was killed. The worker takes its trainer along at SIGTERM."""
+
 SECONDS_BETWEEN_STARTS = 0.25
 FROZEN_AFTER_SECONDS = 1.0
 _SECRET = re.compile(r"\{\{ RUNPOD_SECRET_\w+ \}\}")
@@ -58,7 +66,7 @@ class Machine:
             process = self._process
         if process is not None:
             _signal_tree(process.pid, signal.SIGKILL)
-            process.wait()
+            _wait_for(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def freeze(self) -> None:
@@ -79,10 +87,10 @@ class Machine:
                     return
                 try:
                     self._process = subprocess.Popen(
-                        self._argv,
+                        ["sh", "-c", _TETHER, "sh", *self._argv],
                         cwd=self.folder,
                         env=environment,
-                        stdin=subprocess.DEVNULL,
+                        stdin=subprocess.PIPE,
                         stdout=log,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
@@ -93,7 +101,7 @@ class Machine:
             self.began_at = time.time()
             on_up()
             if self._process is not None:
-                self._process.wait()
+                _wait_for(self._process)
             self._over.wait(SECONDS_BETWEEN_STARTS)
 
     def _environment(self) -> dict[str, str]:
@@ -122,6 +130,13 @@ def container_command(args: str) -> list[str]:
         return shlex.split(args) or [sys.executable, "-c", "pass"]
     except ValueError:
         return ["false"]
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def _places(folder: Path) -> dict[str, str]:

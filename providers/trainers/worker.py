@@ -343,7 +343,7 @@ def work_off(job: dict[str, Any], web: Web, begin: Callable[[Run], None]) -> int
     run.phase = "uploading the log"
     run.upload_log()
     run.over.set()
-    beats.join(HTTP_SECONDS)  # so that no heartbeat overtakes the end
+    beats.join(3 * HTTP_SECONDS)  # so that no heartbeat overtakes the end
     run.state, run.phase = ends_as, "over"
     run.facts.update(reason=reason, finished_at=web.now())
     run.tell(PATIENCE)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from domain.jobs import BlobRef, JobOutput, JobStatus, VendorJobIds, VendorReque
 from domain.registry import load_registry
 from domain.submissions import Submission
 from providers.lora_files import check_lora_file
+from providers.postgres.processes import is_alive, wait_until
 from providers.runpod.vendor import RunPodVendor
 from providers.sandbox.handover import SandboxHandover
 from providers.sandbox.places import RENTED_HOSTS
@@ -168,6 +171,24 @@ def test_a_cancelled_training_is_gone_with_its_pod(rehearsal: Rehearsal) -> None
     rehearsal.vendor.cancel(*ordered)
     rehearsal.vendor.cancel(*ordered)
     assert rehearsal.vendor.status(*ordered).state is VendorState.GONE
+
+
+START_A_MACHINE = """
+import pathlib, sys, threading
+from providers.sandbox.machines import Machine
+Machine(pathlib.Path(sys.argv[1]), sys.argv[2], {}, None).start(lambda: None)
+threading.Event().wait(60)
+"""
+
+
+def test_a_machine_does_not_outlive_a_sandbox_that_was_killed(tmp_path: Path) -> None:
+    args = f"bash -c 'echo $$ > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid && sleep 60'"
+    command = [sys.executable, "-c", START_A_MACHINE, str(tmp_path / "disk"), args]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as sandbox:
+        assert wait_until((tmp_path / "pid").exists, 30)
+        sandbox.kill()
+    pid = int((tmp_path / "pid").read_text())
+    assert wait_until(lambda: not is_alive(pid), 30)
 
 
 def fetched(rehearsal: Rehearsal, output: JobOutput) -> dict[str, bytes]:
