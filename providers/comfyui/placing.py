@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -47,7 +48,8 @@ class LoraFolder:
         self._folder = folder
 
     def bring(self, path: Path, name: str) -> None:
-        """As `LoraPlace`: copied beside its place first, so that the server never reads half a file."""
+        """As `LoraPlace`: copied beside its place first, so that the server never reads half a file. Safe to do twice at
+        once."""
         if not self._folder.is_dir():
             raise NotConfigured(
                 f"ONMODEL_COMFYUI_LORAS is {str(self._folder)!r}, which is no folder: name ComfyUI's models/loras."
@@ -55,7 +57,7 @@ class LoraFolder:
         target = self._folder / name
         if target.is_file() and target.stat().st_size == path.stat().st_size:
             return
-        draft = target.with_name(f".{target.name}.part")
+        draft = target.with_name(f".{secrets.token_hex(4)}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, draft)

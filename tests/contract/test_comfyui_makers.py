@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,15 @@ def test_a_command_that_fails_says_what_it_said(
 def test_a_command_that_cannot_work_is_refused_when_it_is_read(command: str) -> None:
     with pytest.raises(NotConfigured, match="ONMODEL_COMFYUI_LORA_SYNC"):
         LoraSync(command)
+
+
+def test_a_lora_may_be_brought_by_many_at_once(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(3_000_000))
+    with ThreadPoolExecutor(8) as crowd:
+        for placed in [crowd.submit(LoraFolder(tmp_path).bring, source, "onmodel/x.safetensors") for _ in range(16)]:
+            placed.result()
+    assert [path.name for path in (tmp_path / "onmodel").iterdir()] == ["x.safetensors"]
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
