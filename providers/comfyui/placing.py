@@ -48,8 +48,7 @@ class LoraFolder:
         self._folder = folder
 
     def bring(self, path: Path, name: str) -> None:
-        """As `LoraPlace`: copied beside its place first, so that the server never reads half a file. Safe to do twice at
-        once."""
+        """As `LoraPlace`: copied beside its place first, so that the server never reads half a file. Safe from many."""
         if not self._folder.is_dir():
             raise NotConfigured(
                 f"ONMODEL_COMFYUI_LORAS is {str(self._folder)!r}, which is no folder: name ComfyUI's models/loras."
