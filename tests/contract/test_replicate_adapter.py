@@ -278,7 +278,7 @@ def test_a_models_live_fields_are_read_once_in_an_hour_and_a_version_shows_its_o
     assert (live.fields, live.required) == ({"input_images", "steps"}, {"input_images"})
     assert len(replicate.seen) == 1
     name, _, version = HUNYUAN.endpoint.partition(":")
-    shown = {"openapi_schema": {"components": {"schemas": {"Input": {"properties": {"prompt": {}}}}}}}
+    shown: dict[str, Any] = {"openapi_schema": {"components": {"schemas": {"Input": {"properties": {"prompt": {}}}}}}}
     replicate.on(f"GET {API}/models/{name}/versions/{version}", Answer(200, shown))
     assert vendor.live_schema(REGISTRY.model("hunyuan_video_lora_replicate")).fields == {"prompt"}
 
@@ -386,7 +386,7 @@ def test_a_job_that_ends_badly_says_how_by_status_and_code(
 
 
 def test_only_what_is_sold_by_the_machines_time_is_billed_by_it(replicate: StandIn, vendor: ReplicateVendor) -> None:
-    timed = {"metrics": {"predict_time": 100.0}}
+    timed: dict[str, Any] = {"metrics": {"predict_time": 100.0}}
     output = done(vendor, replicate, output=["https://replicate.delivery/x/out-0.png"], **timed)
     assert output.billed_usd is None
     replicate.on(f"GET {JOB}", Answer(200, job(output="https://replicate.delivery/x/tmp.mp4", **timed)))
