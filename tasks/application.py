@@ -42,7 +42,7 @@ from tasks.jobs import current_job
 from tasks.matrix import why_no_lora
 from tasks.originals import original_references
 from tasks.planning_together import plan_together
-from tasks.profiles import profile_for
+from tasks.profiles import profile_for, profiled_lora
 from tasks.view_orders import still_job, still_settings
 
 if TYPE_CHECKING:
@@ -300,7 +300,8 @@ def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[Chara
         assert lora.file is not None
         assert lora.still_model is not None
         base_model, still_key = lora.base_model, lora.still_model
-        uses.append(LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise))
+        use = LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise)
+        uses.append(profiled_lora(ports, season.id, route.character_id, ports.registry.model(still_key), use))
         words[character.name] = with_trigger(lora.trigger_word, character.description)
     drawing = ports.registry.model(still_key)
     steps, guidance = still_settings(drawing)

@@ -21,7 +21,7 @@ from providers.wiring import open_ports
 from tasks.application import finished_stills, plan_of
 from tasks.jobs import plan_job
 from tasks.picture_limits import check_pictures
-from tasks.profiles import profile_for
+from tasks.profiles import profile_for, profiled_lora
 from tasks.view_orders import clip_job
 
 if TYPE_CHECKING:
@@ -203,7 +203,8 @@ def _direct_loras(
                 note = f"{render.video_model} takes no picture: {character.name} is in words only."
                 ports.renders.note(render.id, note)
             continue
-        uses.append(LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise))
+        use = LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise)
+        uses.append(profiled_lora(ports, render.season_id, route.character_id, model, use))
         words[character.name] = with_trigger(lora.trigger_word, character.description)
     return tuple(uses)
 

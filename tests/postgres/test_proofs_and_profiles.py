@@ -13,12 +13,14 @@ import pytest
 
 from domain.characters import LoraStatus
 from domain.errors import BadInput
+from domain.jobs import BlobRef
 from domain.model_rules import Model
 from domain.profiles import Parameter, Target, WorkflowTemplate
 from domain.proofs import Proof, Verdict, entry_sha256
 from providers.postgres.profiles import keep_templates
+from providers.vendor_ports import LoraUse
 from tasks.matrix import takes_lora, why_no_lora
-from tasks.profiles import profile_for
+from tasks.profiles import profile_for, profiled_lora
 from tasks.workflow_templates import import_template, set_profile
 from tests.commands_in_process import commands_on, onmodel
 from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
@@ -293,6 +295,30 @@ def test_a_profile_names_only_a_ready_lora_of_its_own_character_and_base(tables:
         set_profile(tables, "mei", lora=lora("sdxl", LoraStatus.FAILED))
     with pytest.raises(BadInput, match="no LoRA '999999'"):
         set_profile(tables, "mei", lora="999999")
+
+
+def test_a_characters_lora_is_used_as_its_profile_wants_it(tables: PortsForTests) -> None:
+    season_id = store_season(tables, "strengths")
+    mei = tables.cast.of_season(season_id)[0]
+    model = model_of(tables)
+    current = LoraUse(file=BlobRef(sha256="d" * 64, media_type="m", file_name="current"), scale=0.7)
+
+    def used(model: Model = model) -> LoraUse:
+        return profiled_lora(tables, season_id, mei.id, model, current)
+
+    assert used() == current
+    set_profile(tables, "mei", character="strengths/Mei", template="sdxl", lora_strength=1.3)
+    assert used() == current.model_copy(update={"scale": 1.3})
+    assert used(tables.registry.model("flux_lora")) == current, "no workflow, no profile"
+    sha256 = tables.blobs.put_bytes(b"an older version", "application/octet-stream")
+    older = tables.loras.create(
+        mei, "sdxl", trainer="t", training_set_id=None, images_count=1, created_by="test", sha256=sha256
+    )
+    tables.loras.set_status(older.id, LoraStatus.READY)
+    set_profile(tables, "mei", lora=str(older.id))
+    assert (used().file.sha256, used().scale) == (sha256, 1.3)
+    tables.loras.set_status(older.id, LoraStatus.ARCHIVED)
+    assert used().file == current.file
 
 
 @pytest.mark.parametrize(
