@@ -28,13 +28,11 @@ if TYPE_CHECKING:
 def order_view(
     ports: Ports, season: Season, character: Character, lora: Lora, view: View, *, scale: float, seed: int, stage: Stage
 ) -> JobOrder:
-    """The order for one view; `scale` 0 leaves the LoRA out (the control). Pure and free.
+    """The order for one view; `scale` 0 leaves the LoRA out (the control), or without effect where the model takes no
+    order without one. Pure and free.
 
     `BadInput` when nothing here draws or films with a LoRA of this base.
     """
-    file = lora.file_ref()
-    assert file is not None, f"LoRA {lora.id} has no file"
-    uses = (LoraUse(file=file, scale=scale, high_noise=lora.high_noise_ref()),) if scale > 0 else ()
     prompt = view_prompt(lora, character, view)
     drawing = still_model(ports.registry, season, lora.base_model)
     if drawing is not None:
@@ -42,7 +40,7 @@ def order_view(
         order = StillOrder(
             model_key=drawing.key,
             prompt=prompt,
-            loras=uses,
+            loras=_uses(lora, drawing, scale),
             image_size=view.image_size,
             steps=steps,
             guidance=guidance,
@@ -53,7 +51,14 @@ def order_view(
     filming = filming_model(ports.registry, season, lora.base_model)
     if filming is None:
         raise BadInput(f"{character.name}: nothing here draws or films with a LoRA of {lora.base_model}.")
-    return _shortest_clip(ports, season, character, filming, prompt, uses, seed, stage)
+    return _shortest_clip(ports, season, character, filming, prompt, _uses(lora, filming, scale), seed, stage)
+
+
+def _uses(lora: Lora, model: Model, scale: float) -> tuple[LoraUse, ...]:
+    file = lora.file_ref()
+    assert file is not None, f"LoRA {lora.id} has no file"
+    is_wanted = scale > 0 or (model.lora is not None and model.lora.is_required)
+    return (LoraUse(file=file, scale=scale, high_noise=lora.high_noise_ref()),) if is_wanted else ()
 
 
 def view_prompt(lora: Lora, character: Character, view: View) -> str:
