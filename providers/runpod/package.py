@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from domain.errors import NotConfigured
+
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
@@ -42,30 +44,35 @@ class RunPodPackage:
     def ask(self, call: Call) -> httpx.Response:
         """The vendor's answer to the one request that `call` makes, whatever the package makes of it.
 
-        Raises what httpx raises when no answer came, and what the package raises when it sent nothing at all.
+        Raises what httpx raises when no answer came; `NotConfigured` when the package sent nothing at all.
         """
-        endpoint, through = self._endpoint()
+        through = _Through(self._http)
         try:
-            call(endpoint)
-        except Exception:
+            call(self._endpoint(through))
+        except Exception as error:
+            if not through.is_used:
+                raise NotConfigured(
+                    f"The package runpod made no request ({type(error).__name__}: {error}): install it again, and see "
+                    "that ~/.runpod/config.toml, which it reads, is whole."
+                ) from error
             if through.answer is None:
                 raise
             # There was an answer; the package's opinion of it (RuntimeError, HTTPError, KeyError) says less than it.
         assert through.answer is not None, "the package neither sent a request nor raised"
         return through.answer
 
-    def _endpoint(self) -> tuple[Any, _Through]:
+    def _endpoint(self, through: _Through) -> Any:
         runpod = _import_runpod()
         endpoint = runpod.Endpoint(self._endpoint_id, api_key=self._secret)
         client = endpoint.rp_client
         # Its base address was read from the environment at import; ours is an argument.
         client.endpoint_url_base = self._base_url
-        session, through = client.rp_session, _Through(self._http)
+        session = client.rp_session
         session.trust_env = False  # a netrc file would replace the key
         session.adapters.clear()
         session.mount("https://", through)
         session.mount("http://", through)
-        return endpoint, through
+        return endpoint
 
 
 def cancel_job(endpoint: Any, job_id: str) -> object:
@@ -91,16 +98,16 @@ class _Through:
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
-        self._is_used = False
+        self.is_used = False
         self.answer: httpx.Response | None = None
 
     def send(self, request: PreparedRequest, **_kwargs: object) -> Response:
         """As `requests.adapters.BaseAdapter.send`; timeouts, proxies and certificates are our client's."""
         from requests import Response
 
-        if self._is_used:
+        if self.is_used:
             raise RuntimeError("RunPod's package tried to send a second request for one call.")
-        self._is_used = True
+        self.is_used = True
         assert request.url is not None and request.method is not None
         body = request.body.encode() if isinstance(request.body, str) else request.body
         assert body is None or isinstance(body, bytes), "RunPod's package sends whole JSON texts"

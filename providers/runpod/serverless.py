@@ -128,8 +128,8 @@ class ServerlessVendor:
                 f"The order of {job} was not sent, RunPod could not be reached ({self._client.failure(error)}): "
                 "it is sent later."
             ) from error
-        except ImportError as error:
-            raise NotConfigured(f"The package runpod cannot be used here ({error}): install it again.") from error
+        except NotConfigured:
+            raise
         except Exception as error:
             # Whatever else broke, it broke after the request began to leave.
             raise self._lost(job, self._client.failure(error)) from error
@@ -341,8 +341,6 @@ class ServerlessVendor:
             raise Unavailable(
                 f"RunPod could not be asked when {doing} ({self._client.failure(error)}); ask again later."
             ) from error
-        except ImportError as error:
-            raise NotConfigured(f"The package runpod cannot be used here ({error}): install it again.") from error
 
     def _look_error(self, response: httpx.Response, doing: str) -> OnModelError:
         account = self._client.account_error(response, doing)

@@ -33,6 +33,7 @@ from domain.jobs import BlobRef, VendorJobIds, VendorRequest, VendorState
 from domain.registry import load_registry
 from domain.submissions import Finding, Submission
 from providers.runpod.joined import RunPod
+from providers.runpod.package import RunPodPackage
 from providers.runpod.serverless import ServerlessVendor
 from providers.runpod.vendor import RunPodVendor
 from providers.sandbox.handover import SandboxHandover
@@ -195,6 +196,18 @@ def test_a_submit_that_could_not_leave_is_sent_later(stand: Stand) -> None:
     request = vendor.still_request(DRAWN)
     with pytest.raises(Unavailable, match="not sent"):
         vendor.submit(request, stand.submission(request))
+
+
+def test_a_package_that_makes_no_request_or_a_second_one_has_bought_nothing_more(stand: Stand) -> None:
+    url = f"{stand.server.url}/_as/api.runpod.ai/v2"
+    package = RunPodPackage(stand.http, KEY, "abc123", url)
+    posts = stand.posts()
+    with pytest.raises(NotConfigured, match="no request"):
+        package.ask(lambda endpoint: endpoint.nothing_of_the_sort())
+    assert stand.posts() == posts
+    answer = package.ask(lambda endpoint: (endpoint.run({"prompt": "x"}), endpoint.run({"prompt": "x"})))
+    assert answer.status_code == 200
+    assert stand.posts() == posts + 1
 
 
 @pytest.mark.parametrize(("key", "expected"), [("invalid-key", NotConfigured), ("locked-key", OutOfCredit)])
