@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,7 @@ from providers.sandbox.places import RENTED_HOSTS
 from providers.sandbox.trainers.doing import FAULT
 from providers.sandbox.trainers.homes import HOMES, stand_in_commands
 from providers.sandbox.transport import SandboxTransport
-from providers.vendor_ports import LoraUse, StillOrder, TrainingOrder
+from providers.vendor_ports import JobVendor, LoraUse, StillOrder, TrainingOrder
 from tests.contract.sandbox_fixtures import REAL, running_sandbox, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,10 @@ def begin(folder: Path, name: str, *, fault: str = "") -> tuple[VendorRequest, V
     url_of = {ref.sha256: vendor.upload(path, ref)}
     submission = Submission(installation="0badcafe", job_key=key, number=1, sent_at=SENT_AT, url_of=url_of)
     return request, vendor.submit(request, submission)
+
+
+def is_over(vendor: JobVendor, request: VendorRequest, ids: VendorJobIds) -> bool:
+    return vendor.status(request, ids).state in OVER
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +157,7 @@ def test_the_lora_changes_what_the_worker_draws(lora: Path, tmp_path: Path) -> N
             key = hashlib.sha256(str(len(loras)).encode()).hexdigest()[:40]
             submission = Submission(installation="0badcafe", job_key=key, number=1, sent_at=SENT_AT, url_of=url_of)
             ids = vendor.submit(request, submission)
-            wait_until(lambda request=request, ids=ids: vendor.status(request, ids).state in OVER, 60)  # type: ignore[misc]
+            wait_until(partial(is_over, vendor, request, ids), 60)
             into = io.BytesIO()
             vendor.download(vendor.output(request, ids).files[0], into)
             drawn.append(into.getvalue())

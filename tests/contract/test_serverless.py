@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ def over(vendor: ServerlessVendor, request: VendorRequest, ids: VendorJobIds) ->
     final = (VendorState.DONE, VendorState.FAILED, VendorState.CANCELLED, VendorState.GONE)
     wait_until(lambda: vendor.status(request, ids).state in final)
     return vendor.status(request, ids).state
+
+
+def is_running(vendor: ServerlessVendor, request: VendorRequest, ids: VendorJobIds) -> bool:
+    return vendor.status(request, ids).state is VendorState.RUNNING
 
 
 def picture_of(vendor: ServerlessVendor, request: VendorRequest, ids: VendorJobIds) -> bytes:
@@ -391,6 +396,24 @@ def test_the_package_as_it_is_works_against_the_stand_in(stand: Stand) -> None:
     finally:
         runpod.endpoint_url_base = before
         endpoint.rp_client.rp_session.close()
+
+
+def test_a_stand_in_that_is_started_again_takes_up_its_jobs(tmp_path: Path, lora: tuple[Path, BlobRef]) -> None:
+    path, ref = lora
+    ids: VendorJobIds | None = None
+    for latency in ({"neutral_still": 60.0}, {"neutral_still": 0.0}):
+        with (
+            running_sandbox(tmp_path, latency_seconds=latency) as server,
+            httpx.Client(transport=SandboxTransport(server.url, hosts=RENTED_HOSTS)) as http,
+        ):
+            stand = Stand(server, SandboxHandover(http), http, http)
+            vendor = stand.vendor(base_url="https://api.runpod.ai/v2")
+            request = vendor.still_request(DRAWN.model_copy(update={"loras": (LoraUse(file=ref, scale=0.9),)}))
+            if ids is None:
+                ids = vendor.submit(request, stand.submission(request, {ref.sha256: vendor.upload(path, ref)}))
+                wait_until(partial(is_running, vendor, request, ids))
+            else:
+                assert json.loads(picture_of(vendor, request, ids))["loras"] == [0.9]
 
 
 def test_the_worker_and_its_stand_in_take_and_refuse_the_same_inputs() -> None:
