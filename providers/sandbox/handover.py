@@ -62,7 +62,10 @@ class SandboxHandover:
 
     def _link(self, method: str, place: str, valid_for: timedelta) -> str:
         wish = {"method": method, "path": place, "seconds": valid_for.total_seconds()}
-        return str(self._ask("POST", "/links", json=wish).json()["url"])
+        try:
+            return str(self._ask("POST", "/links", json=wish).json()["url"])
+        except (ValueError, KeyError, TypeError):
+            raise Unavailable("The sandbox's handover gave no link that can be read; it can be tried again.") from None
 
     def _ask(self, method: str, place: str, *, fine: tuple[int, ...] = (), **what: Any) -> httpx.Response:
         try:

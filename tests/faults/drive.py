@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from domain.circuits import OUTAGES_TO_OPEN
 from providers.postgres.embedded import ensure_server, server_status, stop_server
 from providers.postgres.processes import is_alive, wait_until
 from providers.settings import Settings
@@ -29,7 +28,7 @@ from tests.faults.replicate_stand import ReplicateStand
 from tests.faults.runpod_stand import RunPodStand
 from tests.faults.stands import Stand
 from tests.faults.worker import Ended, Go, Halted, Shift, Waits, work
-from tests.ports_for_tests import PortsForTests, new_database, store_season
+from tests.ports_for_tests import new_database, store_season
 from tests.postgres_fixtures import open_folder
 
 BUDGET_USD = Decimal("4.50")
@@ -55,7 +54,7 @@ def _open_stand(vendor: VendorName, folder: Path) -> Stand:
         case VendorName.COMFYUI:
             return ComfyUiStand()
         case VendorName.RUNPOD:
-            return RunPodStand()
+            return RunPodStand(folder)
         case VendorName.REPLICATE:
             return ReplicateStand(folder)
 
@@ -139,19 +138,10 @@ class _Run:
             self._season_id = store_season(ports, f"faults-{os.getpid()}-{next(_numbers)}", budget_usd=str(BUDGET_USD))
             with ports.database.transaction() as db:
                 db.execute("DELETE FROM vendor_circuits")
-            if cell.vendor is VendorName.RUNPOD and cell.point is Point.ASKING:
-                self._hold_back(ports)
             self._order = self._stand.order(self._season_id, ports.blobs)
 
     def _ports(self) -> CellPorts:
         return CellPorts(self._settings, self._stand)
-
-    @staticmethod
-    def _hold_back(ports: PortsForTests) -> None:
-        """A pod needs no file, so the one request before its POST is the ping of a vendor that was down."""
-        now = ports.clock.now() - DAY
-        for _ in range(OUTAGES_TO_OPEN):
-            ports.circuits.change("runpod", lambda circuit: circuit.after_outage("it was down", now))
 
     def close(self) -> None:
         for worker in self._workers:

@@ -142,6 +142,7 @@ def _again(reason: str) -> Ending:
 
 
 _FORGOTTEN = _asks("three looks, or three at the result's own address, say that the vendor has no such job")
+_POD_GONE = _asks("the pod is gone, and so is what it left in our store, whoever took them away")
 _FILE_GONE = _asks("its file is gone at every address the vendor gives")
 _STOPPED = _asks("stopped after its time limit, and the vendor says so")
 _WORD_STAYS = Ending(
@@ -174,6 +175,11 @@ _ENDINGS: dict[VendorName, dict[tuple[Fault, Step], Ending]] = {
         (Fault.VANISHED, Step.AFTER_POST): _again(
             "made, then its answer was lost and the pod was gone: no list of pods has its name"
         ),
+        (Fault.VANISHED, Step.POLLING): _POD_GONE,
+        (Fault.VANISHED, Step.COMPLETION): _POD_GONE,
+        (Fault.VANISHED, Step.DOWNLOAD): _POD_GONE,
+        (Fault.ENDLESS, Step.POLLING): _STOPPED,
+        (Fault.ENDLESS, Step.COMPLETION): _STOPPED,
     },
     VendorName.REPLICATE: {
         (Fault.KILL, Step.BEFORE_POST): Ending(how="exit 6", accepted=0, reason=_NO_PROOF_THERE),
@@ -191,10 +197,8 @@ _STEPS = {
     VendorName.FAL: tuple(Step),
     VendorName.COMFYUI: tuple(Step),
     VendorName.REPLICATE: tuple(Step),
-    VendorName.RUNPOD: (Step.BEFORE_POST, Step.AFTER_POST),
+    VendorName.RUNPOD: tuple(Step),
 }
-RUNPOD_LATER = "RunPod: polling, download and settlement of a pod's work come with its trainers, the next issue."
-_NO_RESULT_YET = "a pod has no result's address before its trainers are there"
 
 
 def cells() -> tuple[Cell, ...]:
@@ -208,11 +212,9 @@ def steps_of(vendor: VendorName) -> tuple[Step, ...]:
 
 
 def _cell(vendor: VendorName, step: Step, fault: Fault) -> Cell:
-    is_nowhere = vendor is VendorName.RUNPOD and fault is Fault.EXPIRED
     return Cell(
         vendor=vendor,
         step=step,
         fault=fault,
         expected=_ENDINGS[vendor].get((fault, step), Ending()),
-        not_run_because=_NO_RESULT_YET if is_nowhere else "",
     )

@@ -1,134 +1,337 @@
-"""RunPod in the fault matrix: the contract tests' stand-in, asked for a pod, up to its stored id."""
+"""RunPod in the fault matrix: the product's own sandbox, asked for a pod whose machine is played, not run.
+
+A played machine does nothing until the stand says so, at the second look at its pod: then it leaves what a worker
+leaves. What a real worker does stands in tests/contract/test_worker.py and tests/acceptance/test_rented_training.py.
+"""
 
 from __future__ import annotations
 
-import threading
+import base64
+import gzip
+import hashlib
+import json
+import struct
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from domain.jobs import JobOrder, Operation, Stage, VendorRequest
+from domain.jobs import BlobRef, JobOrder, Operation, Stage
+from domain.registry import load_registry
 from providers.ports import BlobStore
-from tests.contract import runpod_standin
-from tests.contract.runpod_standin import Answer, RunPodStandIn
+from providers.runpod.orders import LOG_NAME, STATUS_NAME, pod_request
+from providers.sandbox.faults import gateway_page
+from providers.sandbox.machines import Machine
+from providers.sandbox.places import HANDOVER_HOST, RUNPOD_HOST
+from providers.sandbox.runpod_wire import RunPodPart, problem
+from providers.sandbox.server import SandboxOptions, SandboxServer
+from providers.sandbox.wire import FilePart, Reply, Request
+from providers.trainers.worker_job import StatusFile, WorkerJob, WorkerStatus
+from providers.vendor_ports import TrainingOrder
+from tasks.results import LOOKS_BEFORE_GONE
 from tests.faults.matrix import Fault, Step, VendorName
-from tests.faults.stands import FREE_REPEATS, ODD_STATUS, REPEATS_OF_SILENCE, paid_order
+from tests.faults.stands import FREE_REPEATS, ODD_STATUS, REPEATS_OF_SILENCE, after_settling, paid_order
 
-_RUNPOD_ROUTE = {Step.BEFORE_POST: "list", Step.AFTER_POST: "create"}
-_RUNPOD_FAULT = {
-    Fault.DROP: runpod_standin.Fault.DROP_AFTER,
-    Fault.STALL: runpod_standin.Fault.STALL_AFTER,
-    Fault.RATE_LIMIT: runpod_standin.Fault.RATE_LIMITED_IN_BODY,
-    Fault.ERROR: runpod_standin.Fault.ERROR_AFTER,
-    Fault.GATEWAY: runpod_standin.Fault.BAD_GATEWAY_AFTER,
-    Fault.MALFORMED: runpod_standin.Fault.MALFORMED,
+LOOKS_UNTIL_DONE = 2
+
+Strike = Callable[[Request, Callable[[], Reply]], Reply]
+
+_ROUTE = {
+    Step.BEFORE_POST: "upload",
+    Step.AFTER_POST: "create",
+    Step.POLLING: "look",
+    Step.COMPLETION: "delete",
+    Step.DOWNLOAD: "fetch",
 }
 
 
-class _RunPod(RunPodStandIn):
-    """The stand-in of the contract tests; `cut` answers of a route promise more than comes, `forgets` pods at once."""
+def _route(request: Request) -> str:
+    match request.host, request.method, request.segments:
+        case h, "PUT", ["files", _, _] if h == HANDOVER_HOST:
+            return "upload"
+        case h, "GET", ["boxes", _, name] if h == HANDOVER_HOST:
+            return "told" if name == STATUS_NAME else "fetch"
+        case h, "POST", ["v2", "pods"] if h == RUNPOD_HOST:
+            return "create"
+        case h, "GET", ["v2", "pods", _] if h == RUNPOD_HOST:
+            return "look"
+        case h, "GET", ["v2", "catalog", "gpus"] if h == RUNPOD_HOST:
+            return "catalogue"
+        case h, "DELETE", ["v2", "pods", _] if h == RUNPOD_HOST:
+            return "delete"
+        case _:
+            return ""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.cut: dict[str, int] = {}
-        self.forgets = 0
 
-    def work(self, route: str, pod_id: str, given: dict[str, Any]) -> Answer:
-        answer = super().work(route, pod_id, given)
-        if route == "create" and self.forgets:
-            self.forgets -= 1
-            self.pods.clear()
-        if self.cut.get(route):
-            self.cut[route] -= 1
-            # Two lengths that differ: no client can read such an answer.
-            answer.headers["Content-Length"] = "1000000"
-        return answer
+class _Played(Machine):
+    """A machine that stands there, and whose worker's files are left by `finish`."""
+
+    def __init__(self, folder: Path, args: str, env: Mapping[str, str], trainer_fault: str | None) -> None:
+        super().__init__(folder, args, env, trainer_fault)
+        self.job = WorkerJob.model_validate_json(gzip.decompress(base64.b64decode(env["ONMODEL_JOB"])))
+
+    def start(self, on_up: Callable[[], None]) -> None:
+        self.began_at = time.time()
+        on_up()
+
+    def end(self) -> None:
+        self._over.set()
+
+
+class _Sandbox(SandboxServer):
+    """The product's sandbox with played machines; an armed strike answers in its place, and may let it work first."""
+
+    def __init__(self, options: SandboxOptions) -> None:
+        self.armed: dict[str, list[Strike]] = {}
+        self.machines: dict[str, _Played] = {}
+        self.looks: dict[str, int] = {}
+        self.is_endless = False
+        self.served: set[str] = set()
+        super().__init__(options)
+        part = next(part for part in self._parts if isinstance(part, RunPodPart))
+        self.part = RunPodPart(part.stage, self._play)
+        self._parts = (*(other for other in self._parts if other is not part), self.part)
+        self.boxes = options.folder / "handover" / "boxes"
+
+    def _play(self, folder: Path, args: str, env: Mapping[str, str], trainer_fault: str | None) -> Machine:
+        machine = _Played(folder, args, env, trainer_fault)
+        self.machines[env["RUNPOD_POD_ID"]] = machine
+        return machine
+
+    def answer(self, request: Request) -> Reply:
+        route = _route(request)
+        strikes = self.armed.get(route)
+        if strikes:
+            return strikes.pop(0)(request, lambda: self._work(route, request))
+        return self._work(route, request)
+
+    def _work(self, route: str, request: Request) -> Reply:
+        reply = super().answer(request)
+        if route == "look" and reply.status == 200:
+            pod_id = request.segments[-1]
+            self.looks[pod_id] = self.looks.get(pod_id, 0) + 1
+            if self.looks[pod_id] >= LOOKS_UNTIL_DONE and not self.is_endless:
+                self.finish(pod_id)
+        return reply
+
+    def finish(self, pod_id: str) -> None:
+        """Leave what a worker leaves: its files, and its last word."""
+        job = self.machines[pod_id].job
+        made = {"lora": _lora_of(job.job), "config": job.job.encode(), "log": b"1000/1000\n"}
+        names = {"lora": "lora.safetensors", "config": "config.yaml", "log": LOG_NAME}
+        files = tuple(
+            StatusFile(role=role, name=names[role], size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+            for role, data in made.items()
+        )
+        for role, data in made.items():
+            self.leave(job.job, names[role], data)
+        self.served |= {file.sha256 for file in files}
+        self.tell(job.job, state="done", files=files, finished_at=time.time())
+
+    def tell(self, box: str, **facts: Any) -> None:
+        told = WorkerStatus(job=box, at=time.time(), phase="training", **facts)
+        self.leave(box, STATUS_NAME, told.model_dump_json().encode())
+
+    def leave(self, box: str, name: str, data: bytes) -> None:
+        (self.boxes / box).mkdir(parents=True, exist_ok=True)
+        draft = self.boxes / box / f".{name}"
+        draft.write_bytes(data)
+        draft.rename(self.boxes / box / name)
+
+    def forget_boxes(self) -> None:
+        for file in self.boxes.glob("*/*"):
+            file.unlink()
 
 
 class RunPodStand:
-    """RunPod: the contract tests' stand-in, asked for a pod. The job counts as done when its id is stored."""
+    """RunPod: asked for a pod that trains an SDXL LoRA by ai-toolkit."""
 
     vendor = VendorName.RUNPOD
     poll_seconds = 15.0
+    billed_usd = None  # its minutes, which are seconds here
 
-    def __init__(self) -> None:
-        self.server = _RunPod()
-        self.url = self.server.url
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = _Sandbox(SandboxOptions(home=folder))
+        self.url = ""
         self._known = 0
-        self._due: tuple[str, int] | None = None
 
     def __enter__(self) -> RunPodStand:
-        self._thread.start()
+        self.url = self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.server.released.set()
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
+        self._server.stop()
 
     def begin(self) -> None:
-        for route in _RUNPOD_ROUTE.values():
-            self.server.on(route)
-        self.server.cut.clear()
-        self.server.pods.clear()
-        self.server.forgets = self.server.hide_new_pods_for = 0
-        self.server.life = runpod_standin.LIFE
-        self._known = len(self.server.created)
-        self._due = None
+        server = self._server
+        server.armed.clear()
+        server.faults.set("")
+        server.is_endless = False
+        server.served.clear()
+        server.forget_boxes()
+        for pod in server.part.pods.there():
+            server.part.pods.end(pod.pod_id)
+        self._known = len(server.part.pods.ever())
 
     def order(self, season_id: int, blobs: BlobStore) -> JobOrder:
-        arguments = {
-            "image": f"onmodel/trainer:{season_id}",
-            "gpu": {"id": "NVIDIA GeForce RTX 4090"},
-            "hard_stop_seconds": 7200,
-        }
-        request = VendorRequest(vendor="runpod", endpoint="pods", arguments=arguments)
+        data = b"a training set of season " + str(season_id).encode()
+        archive = BlobRef(
+            sha256=blobs.put_bytes(data, "application/zip"), media_type="application/zip", file_name="set.zip"
+        )
+        training = TrainingOrder(
+            trainer_key="runpod_ai_toolkit_sdxl", zip=archive, trigger_word="MEI_7", steps=1000, image_count=12
+        )
+        request = pod_request(load_registry(), training, "runpod")
         return paid_order(season_id, request, Operation.TRAIN_LORA, Stage.LORA_TRAINING)
 
     def hide_jobs(self) -> None:
-        self.server.pods.update(
-            {pod_id: replace(pod, hidden_listings=FREE_REPEATS) for pod_id, pod in self.server.pods.items()}
-        )
+        self._server.faults.set(f"list:hide#1-{FREE_REPEATS}")
 
     def has_struck(self) -> bool:
-        server = self.server
-        has_met = self._asked(self._due[0]) >= self._due[1] if self._due else True
-        return has_met and not any(server.cut.values()) and not server.forgets
+        planned = self._server.faults.report()["faults"]
+        assert isinstance(planned, list)
+        return not any(self._server.armed.values()) and all(rule["applied"] for rule in planned)
 
     def accepted(self) -> int:
-        return len(self.server.created) - self._known
+        return len(self._server.part.pods.ever()) - self._known
 
     def served(self) -> frozenset[str]:
-        return frozenset()
+        return frozenset(self._server.served)
 
     def strike(self, step: Step, fault: Fault) -> None:
-        server, route = self.server, _RUNPOD_ROUTE[step]
+        if step is Step.SETTLEMENT:
+            # Once its worker has had the last word RunPod itself is not asked any more, only our own store is.
+            route = "fetch" if after_settling(fault) is Step.DOWNLOAD else "told"
+            times = LOOKS_BEFORE_GONE - 1 if fault is Fault.MALFORMED else 1
+            self._arm(route, [_missing if fault is Fault.EXPIRED else self._answer(fault)] * times)
+            return
         match fault, step:
+            case Fault.VANISHED, Step.BEFORE_POST:
+                self._arm("upload", [_missing])
+            case Fault.MALFORMED, Step.BEFORE_POST:
+                # Of an upload only the status counts: the catalogue is read before the POST, too.
+                self._arm("catalogue", [_malformed] * FREE_REPEATS)
             case Fault.VANISHED, Step.AFTER_POST:
-                server.forgets = 1
-                self._arm(route, runpod_standin.Fault.DROP_AFTER)
+                self._arm("create", [self._take_and_lose])
             case Fault.VANISHED, _:
-                self._arm(route, runpod_standin.Fault.NOT_FOUND)
-            case Fault.TRUNCATED, _:
-                server.cut[route] = 1
+                self._vanish()
+            case Fault.EXPIRED, Step.BEFORE_POST:
+                self._arm("upload", [_gone] * FREE_REPEATS)
+            case Fault.EXPIRED, _:
+                self._arm("fetch", [_missing])
+                self._arm("create", [_drop] if step is Step.AFTER_POST else [])
             case Fault.ENDLESS, Step.AFTER_POST:
                 # No answer, and the pod is missing from the next lists too.
-                server.hide_new_pods_for = FREE_REPEATS
-                self._arm(route, runpod_standin.Fault.STALL_AFTER)
+                self._server.faults.set(f"list:hide#1-{FREE_REPEATS}")
+                self._arm("create", [_stall])
+            case Fault.ENDLESS, Step.POLLING | Step.COMPLETION:
+                self._stay_at_work()
             case Fault.ENDLESS, _:
-                self._arm(route, *[runpod_standin.Fault.STALL_AFTER] * REPEATS_OF_SILENCE)
+                self._arm(_ROUTE[step], [_stall] * REPEATS_OF_SILENCE)
             case Fault.UNKNOWN, Step.AFTER_POST:
-                server.life = ("MELTED",)
-                self._arm(route, runpod_standin.Fault.DROP_AFTER)
-            case Fault.UNKNOWN, _:
-                self._arm(route, *[Answer(ODD_STATUS, {"title": "PAUSED"})] * FREE_REPEATS)
+                self._server.faults.set("status:unknown_word=MELTED@pods")
+                self._arm("create", [_drop])
+            case Fault.UNKNOWN, Step.POLLING:
+                self._server.faults.set(f"status:unknown_word=MELTED@pods#1-{FREE_REPEATS}")
             case _, _:
-                self._arm(route, _RUNPOD_FAULT[fault])
+                # A delete whose answer was lost is not asked for again: that the pod is gone, or stopped, is seen.
+                is_once = step in (Step.AFTER_POST, Step.COMPLETION) or fault is Fault.STALL
+                times = 1 if is_once else FREE_REPEATS
+                self._arm(_ROUTE[step], [self._answer(fault)] * times)
 
-    def _arm(self, route: str, *faults: runpod_standin.Fault | Answer) -> None:
-        self.server.on(route, *faults)
-        self._due = (route, self._asked(route) + len(faults))
+    def _arm(self, route: str, strikes: list[Strike]) -> None:
+        self._server.armed[route] = strikes
 
-    def _asked(self, route: str) -> int:
-        return self.server.routes().count(route)
+    def _answer(self, fault: Fault) -> Strike:
+        return self._cut if fault is Fault.TRUNCATED else _ANSWERS.get(fault, _missing)
+
+    def _take_and_lose(self, request: Request, work: Callable[[], Reply]) -> Reply:
+        """The pod is made, its answer is lost, and it is gone."""
+        work()
+        for pod in self._server.part.pods.there():
+            self._server.part.pods.end(pod.pod_id)
+        return Reply(is_dropped=True)
+
+    def _vanish(self) -> None:
+        """Pods and whatever they left, for good."""
+        for pod in self._server.part.pods.there():
+            self._server.part.pods.end(pod.pod_id)
+        self._server.forget_boxes()
+
+    def _stay_at_work(self) -> None:
+        """From now on the worker says that it trains, and never that it is done."""
+        self._server.is_endless = True
+        for pod in self._server.part.pods.there():
+            self._server.tell(pod.name, state="running")
+
+    def _cut(self, request: Request, work: Callable[[], Reply]) -> Reply:
+        """The whole answer is promised, half of it comes."""
+        reply = work()
+        part = reply.body
+        if isinstance(part, bytes):
+            if not part:  # an answer without a body has no half
+                return Reply(is_dropped=True)
+            path = self._folder / "cut"
+            path.write_bytes(part)
+            part = FilePart(path, 0, len(part))
+        return replace(reply, body=replace(part, cut_at=part.length // 2))
+
+
+def _lora_of(name: str) -> bytes:
+    header = json.dumps({"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}, "__metadata__": {"job": name}})
+    return struct.pack("<Q", len(header)) + header.encode() + b"\1\0"
+
+
+def _drop(request: Request, work: Callable[[], Reply]) -> Reply:
+    work()
+    return Reply(is_dropped=True)
+
+
+def _stall(request: Request, work: Callable[[], Reply]) -> Reply:
+    work()
+    return Reply(stall_seconds=60, is_dropped=True)
+
+
+def _rate_limit(request: Request, work: Callable[[], Reply]) -> Reply:
+    return problem(429, "Too Many Requests", "rate limit exceeded", retry_after=2)
+
+
+def _error(request: Request, work: Callable[[], Reply]) -> Reply:
+    work()
+    return problem(500, "Internal Server Error", "something broke")
+
+
+def _gateway(request: Request, work: Callable[[], Reply]) -> Reply:
+    work()
+    return gateway_page(502)
+
+
+def _malformed(request: Request, work: Callable[[], Reply]) -> Reply:
+    work()
+    return Reply(200, {"Content-Type": "application/json"}, b'{"id": "6f')
+
+
+def _missing(request: Request, work: Callable[[], Reply]) -> Reply:
+    return problem(404, "Not Found", "not found")
+
+
+def _gone(request: Request, work: Callable[[], Reply]) -> Reply:
+    return problem(410, "Gone", "gone")
+
+
+def _odd_status(request: Request, work: Callable[[], Reply]) -> Reply:
+    work()
+    return problem(ODD_STATUS, "PAUSED", "paused")
+
+
+_ANSWERS: dict[Fault, Strike] = {
+    Fault.DROP: _drop,
+    Fault.STALL: _stall,
+    Fault.RATE_LIMIT: _rate_limit,
+    Fault.ERROR: _error,
+    Fault.GATEWAY: _gateway,
+    Fault.MALFORMED: _malformed,
+    Fault.UNKNOWN: _odd_status,
+}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.faults.counting import Count
 from tests.faults.drive import BUDGET_USD
-from tests.faults.matrix import RUNPOD_LATER, Cell, Fault, VendorName, cells, steps_of
+from tests.faults.matrix import Cell, Fault, VendorName, cells, steps_of
 from tests.faults.stands import CEILING_USD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,9 +51,11 @@ fault really struck.
 - SIGSTOP: a second worker comes while the first stands still, and then the
   first goes on.
 - All other faults are the vendor's answer to the request of that step. Before
-  the POST that is the upload of a file (RunPod, which takes none: the ping of
-  a vendor that was down). After it the vendor has taken the job, except for
-  the 429, and its answer is spoiled.
+  the POST that is the upload of a file (RunPod takes none: there it is put
+  where its pod will read it). After it the vendor has taken the job, except
+  for the 429, and its answer is spoiled. RunPod's pods are played: they leave
+  their files at the second look, and what a worker does is tested elsewhere.
+  Its completion is the deletion of the pod, its download is from our own store.
 - A fault that no answer of a step can carry meets the nearest request that
   can: an address that expires while polling is met by the download.
 - Settling asks the vendor nothing. It is broken off by SIGKILL before the kept
@@ -107,8 +109,6 @@ def page(counts: dict[str, Count]) -> str:
     for vendor in VendorName:
         parts.append(f"## {vendor}\n")
         parts += [f"```text\n{block}\n```\n" for block in _blocks(vendor, counts)]
-        if vendor is VendorName.RUNPOD:
-            parts.append(_item("", RUNPOD_LATER) + "\n")
     parts.append(_reasons())
     parts.append(_whole_runs(counts))
     return "\n".join(parts)

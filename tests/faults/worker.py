@@ -40,7 +40,7 @@ from providers.postgres.ledger import Ledger
 from providers.replicate.vendor import ReplicateVendor
 from providers.runpod.vendor import RunPodVendor
 from providers.sandbox.handover import SandboxHandover
-from providers.sandbox.places import HANDOVER_HOST
+from providers.sandbox.places import HANDOVER_HOST, RENTED_HOSTS
 from providers.sandbox.replicate_wire import REPLICATE_HOSTS
 from providers.sandbox.transport import SandboxTransport
 from providers.settings import Settings
@@ -48,7 +48,6 @@ from providers.vendor_ports import JobVendor, Ping, PodHost
 from providers.wiring import Ports, SystemClock
 from tasks.jobs import POLL_RETRY_SECONDS, plan_again, plan_job, submit_job
 from tasks.results import await_job
-from tests.contract.runpod_standin import KEY
 from tests.faults.matrix import Point, VendorName
 
 ATTEMPTS = 2
@@ -118,8 +117,7 @@ def buy(ports: WorkerPorts, order: JobOrder) -> None:
             ports.clock.is_submitting = True
             submit_job(ports, key)
             ports.clock.is_submitting = False
-            if order.request.vendor != VendorName.RUNPOD:  # its later steps come with its trainers
-                _await(ports, key)
+            _await(ports, key)
             return
         except JobFailed:
             following = plan_again(ports, key, max_attempts=ATTEMPTS)
@@ -303,6 +301,8 @@ def _way_to(shift: Shift) -> httpx.BaseTransport:
         return SandboxTransport(shift.vendor_url)
     if shift.vendor is VendorName.REPLICATE:
         return SandboxTransport(shift.vendor_url, hosts=REPLICATE_HOSTS | {HANDOVER_HOST})
+    if shift.vendor is VendorName.RUNPOD:
+        return SandboxTransport(shift.vendor_url, hosts=RENTED_HOSTS)
     return httpx.HTTPTransport(trust_env=False, verify=False)
 
 
@@ -313,7 +313,8 @@ def _adapter(shift: Shift, http: httpx.Client) -> JobVendor:
         case VendorName.COMFYUI:
             return ComfyUiVendor(http, shift.vendor_url)
         case VendorName.RUNPOD:
-            return RunPodVendor(http, SecretStr(KEY), base_url=shift.vendor_url)
+            handover, clock = SandboxHandover(http), SystemClock()
+            return RunPodVendor(http, SecretStr("test"), load_registry(), handover=handover, clock=clock)
         case VendorName.REPLICATE:
             return ReplicateVendor(
                 http,
