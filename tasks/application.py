@@ -301,8 +301,10 @@ def _still_order(ports: Ports, render: Render, plan: SlotPlan, group: list[Chara
         assert lora.still_model is not None
         base_model, still_key = lora.base_model, lora.still_model
         use = LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise)
-        uses.append(profiled_lora(ports, season.id, route.character_id, ports.registry.model(still_key), use))
-        words[character.name] = with_trigger(lora.trigger_word, character.description)
+        drawn_by = ports.registry.model(still_key)
+        use, word = profiled_lora(ports, season.id, route.character_id, drawn_by, use, lora.trigger_word)
+        uses.append(use)
+        words[character.name] = with_trigger(word, character.description)
     drawing = ports.registry.model(still_key)
     steps, guidance = still_settings(drawing)
     order = StillOrder(

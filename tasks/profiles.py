@@ -29,19 +29,22 @@ def profile_for(ports: Ports, season_id: int, character_id: int | None, model: M
     return next((profile for profile in chosen if fits(profile.template, model)), None)
 
 
-def profiled_lora(ports: Ports, season_id: int, character_id: int, model: Model, use: LoraUse) -> LoraUse:
-    """A character's LoRA as their profile wants it: at its strength, and the version it names, where that is ready and
-    its file is here. Unchanged where no profile holds. Free."""
+def profiled_lora(
+    ports: Ports, season_id: int, character_id: int, model: Model, use: LoraUse, trigger_word: str
+) -> tuple[LoraUse, str]:
+    """A character's LoRA as their profile wants it, and the word that calls it: at the profile's strength, and the
+    version it names, where that is ready and its file is here. Unchanged where no profile holds. Free."""
     profile = profile_for(ports, season_id, character_id, model)
     if profile is None:
-        return use
+        return use, trigger_word
     named = ports.loras.find(profile.lora_id) if profile.lora_id is not None else None
     file = named.file_ref() if named is not None and named.status is LoraStatus.READY else None
     if named is None or file is None or not ports.blobs.has(file.sha256):
         if profile.lora_id is not None:
             log.warning("%s: LoRA %d is not usable, the current one is taken", profile.name, profile.lora_id)
-        return use.model_copy(update={"scale": profile.lora_strength})
-    return LoraUse(file=file, scale=profile.lora_strength, high_noise=named.high_noise_ref())
+        return use.model_copy(update={"scale": profile.lora_strength}), trigger_word
+    used = LoraUse(file=file, scale=profile.lora_strength, high_noise=named.high_noise_ref())
+    return used, named.trigger_word
 
 
 def fits(template: WorkflowTemplate, model: Model) -> bool:

@@ -204,8 +204,9 @@ def _direct_loras(
                 ports.renders.note(render.id, note)
             continue
         use = LoraUse(file=lora.file, scale=character.lora_scale, high_noise=lora.high_noise)
-        uses.append(profiled_lora(ports, render.season_id, route.character_id, model, use))
-        words[character.name] = with_trigger(lora.trigger_word, character.description)
+        use, word = profiled_lora(ports, render.season_id, route.character_id, model, use, lora.trigger_word)
+        uses.append(use)
+        words[character.name] = with_trigger(word, character.description)
     return tuple(uses)
 
 

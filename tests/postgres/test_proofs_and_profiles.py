@@ -304,7 +304,9 @@ def test_a_characters_lora_is_used_as_its_profile_wants_it(tables: PortsForTests
     current = LoraUse(file=BlobRef(sha256="d" * 64, media_type="m", file_name="current"), scale=0.7)
 
     def used(model: Model = model) -> LoraUse:
-        return profiled_lora(tables, season_id, mei.id, model, current)
+        use, word = profiled_lora(tables, season_id, mei.id, model, current, mei.trigger_word)
+        assert word == mei.trigger_word
+        return use
 
     assert used() == current
     set_profile(tables, "mei", character="strengths/Mei", template="sdxl", lora_strength=1.3)
