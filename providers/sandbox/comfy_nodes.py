@@ -25,8 +25,8 @@ class InputSpec:
     choices: str | None = None
     is_new_style: bool = False
     is_upload: bool = False
-    lowest: float | None = None
-    highest: float | None = None
+    lowest: float | int | None = None
+    highest: float | int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def _parse(field: str, text: str) -> InputSpec:
         return InputSpec("COMBO", is_required, words[0], kind == "V3COMBO", "image_upload" in words)
     if not words:
         return InputSpec(kind, is_required)
-    return InputSpec(kind, is_required, lowest=float(words[0]), highest=float(words[1]))
+    lowest, highest = (int(word) if kind == "INT" else float(word) for word in words)
+    return InputSpec(kind, is_required, lowest=lowest, highest=highest)
 
 
 def object_info(one: NodeClass, lists: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -99,9 +100,8 @@ def _described(spec: InputSpec, lists: Mapping[str, list[str]]) -> list[Any]:
         if spec.is_new_style:
             return ["COMBO", {"multiselect": False, "options": given}]
         return [given, {"image_upload": True}] if spec.is_upload else [given]
-    whole = spec.type == "INT"
     limits = {"min": spec.lowest, "max": spec.highest}
-    return [spec.type, {name: int(value) if whole else value for name, value in limits.items() if value is not None}]
+    return [spec.type, {name: value for name, value in limits.items() if value is not None}]
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _value_errors(field: str, value: Any, spec: InputSpec, lists: Mapping[str, l
             yield _error("value_not_in_list", "Value not in list", f"{field}: '{value}' not in {shown}", field)
         return
     try:
-        number = float(value) if spec.type in ("INT", "FLOAT") else None
+        number = {"INT": int, "FLOAT": float}[spec.type](value) if spec.type in ("INT", "FLOAT") else None
     except (TypeError, ValueError):
         message = f"Failed to convert an input value to a {spec.type} value"
         yield _error("invalid_input_type", message, f"{field}, {value}", field)
