@@ -71,6 +71,15 @@ def test_a_lora_that_is_accepted_and_ignored_counts_as_not_taken(studio: Studio,
     assert takes_lora(studio.ports, model, "sandbox")
 
 
+@pytest.mark.parametrize(
+    ("key", "vendor"), [("flux_lora_replicate", "sandbox-replicate"), ("comfyui_flux_1", "sandbox-comfyui")]
+)
+def test_a_lora_that_another_vendor_ignores_is_found_out_too(studio: Studio, lora: Path, key: str, vendor: str) -> None:
+    with studio.faults("job:ignore=loras"):
+        assert probe(key, lora, vendor=vendor).document["proof"]["verdict"] == "ignored"
+    assert not takes_lora(studio.ports, studio.ports.registry.model(key), vendor)
+
+
 def test_a_refusal_is_a_verdict_and_a_refused_prompt_is_none(studio: Studio, lora: Path) -> None:
     with studio.faults("submit:refuse=422#1"):
         proof = probe("flux_lora", lora).document["proof"]
