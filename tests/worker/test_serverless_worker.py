@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import itertools
 import json
 import sys
 import threading
@@ -163,6 +164,19 @@ def lora_of(model: Path, *, strength: float = 1.0) -> dict[str, Any]:
     return tensors
 
 
+def kohya_names(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The same LoRA as kohya's scripts and ai-toolkit spell it, with a rank's alpha beside each pair."""
+    import torch
+
+    spelt: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        module, factor = name.removeprefix("unet.").rsplit(".lora_", 1)
+        stem = f"lora_unet_{module.replace('.', '_')}"
+        spelt[f"{stem}.lora_{'down' if factor.startswith('A') else 'up'}.weight"] = tensor
+        spelt[f"{stem}.alpha"] = torch.tensor(4.0)
+    return spelt
+
+
 def put_lora(store: Store, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
     """The LoRA in the store, and its entry in a job."""
     from safetensors.torch import save
@@ -205,6 +219,26 @@ def test_a_lora_changes_the_picture_and_leaves_the_next_one_alone(handle: Any, s
     after = handle(job(store, "p4"))
     assert len({plain["sha256"], drawn["sha256"], weaker["sha256"]}) == 3
     assert after["sha256"] == plain["sha256"]
+
+
+def test_a_lora_draws_alike_in_either_spelling_and_with_its_text_encoders(
+    handle: Any, store: Store, model: Path
+) -> None:
+    import torch
+
+    tensors = lora_of(model, strength=0.7)
+    one = handle(job(store, "k1", loras=[put_lora(store, "peft.safetensors", tensors)]))
+    spelt = kohya_names(tensors)
+    same = handle(job(store, "k2", loras=[put_lora(store, "kohya.safetensors", spelt)]))
+    assert "error" not in one
+    assert one["sha256"] == same["sha256"]
+    for encoder, part in itertools.product(("te1", "te2"), ("q", "k", "v", "out")):
+        stem = f"lora_{encoder}_text_model_encoder_layers_0_self_attn_{part}_proj"
+        pair = {f"{stem}.lora_down.weight": torch.randn(4, 32), f"{stem}.lora_up.weight": torch.randn(32, 4)}
+        spelt |= pair | {f"{stem}.alpha": torch.tensor(4.0)}
+    told = handle(job(store, "k3", loras=[put_lora(store, "texts.safetensors", spelt)]))
+    assert "error" not in told
+    assert told["sha256"] != one["sha256"]
 
 
 def test_a_lora_of_another_model_is_refused_instead_of_ignored(handle: Any, store: Store, model: Path) -> None:
