@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from domain.characters import LoraStatus
-from domain.errors import BadInput
-from domain.jobs import BlobRef
+from domain.errors import BadInput, OnModelError, Rejected, Unavailable
+from domain.jobs import BlobRef, VendorRequest
 from domain.model_rules import Model
 from domain.profiles import Parameter, Target, WorkflowTemplate
 from domain.proofs import Proof, Verdict, entry_sha256
 from providers.postgres.profiles import keep_templates
-from providers.vendor_ports import LoraUse
+from providers.vendor_ports import LiveSchema, LoraUse
 from tasks.matrix import takes_lora, why_no_lora
+from tasks.probing import plan_probe, read_schema
 from tasks.profiles import profile_for, profiled_lora
 from tasks.workflow_templates import import_template, set_profile
+from tests.acceptance.standin_vendor import StandinVendor
 from tests.commands_in_process import commands_on, onmodel
 from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
 
@@ -126,6 +128,53 @@ def test_only_a_ready_lora_of_the_base_and_of_the_same_reality_proves_a_model(ta
     make("sdxl", LoraStatus.READY)
     assert tables.proofs.ready_lora("flux-1-dev", is_simulated=True) == newest
     assert tables.proofs.ready_lora("flux-1-dev", is_simulated=False) is None
+
+
+class PublishingVendor(StandinVendor):
+    """A vendor that publishes schemas: what looking at one says is told beforehand, None for all well."""
+
+    def __init__(self, told: OnModelError | None) -> None:
+        super().__init__(name="fal")
+        self._told = told
+
+    def live_schema(self, model: Model) -> LiveSchema:
+        if self._told is not None:
+            raise self._told
+        return LiveSchema(fields=frozenset({"prompt"}), required=frozenset(), read_at=NOW)
+
+    def check_schema(self, model: Model, request: VendorRequest) -> None:
+        assert request.arguments
+
+
+def schema_read(tables: PortsForTests, key: str, told: OnModelError | None) -> tuple[Proof | None, PublishingVendor]:
+    vendor = PublishingVendor(told)
+    ports = PortsForTests(tables.settings, {"fal": vendor}, tables.clock)
+    try:
+        return read_schema(ports, plan_probe(ports, key)), vendor
+    finally:
+        ports.close()
+
+
+@pytest.mark.parametrize("key", ["kling_v21", "fal_flux_lora_fast"])
+def test_a_model_whose_schema_has_changed_is_told_and_nothing_is_bought(tables: PortsForTests, key: str) -> None:
+    proof, vendor = schema_read(tables, key, Rejected("it has no field 'duration' any more"))
+    assert proof is not None
+    assert (proof.verdict, proof.job_keys, vendor.posts) == (Verdict.SCHEMA_CHANGED, (), [])
+    assert tables.proofs.newest(key, "fal") == proof
+
+
+def test_a_schema_that_is_as_we_write_it_decides_for_trainers_alone(tables: PortsForTests) -> None:
+    trainer, _ = schema_read(tables, "fal_flux_lora_fast", None)
+    assert trainer is not None
+    assert trainer.verdict is Verdict.WORKS
+    assert schema_read(tables, "kling_v21", None)[0] is None
+
+
+def test_a_schema_that_cannot_be_read_proves_nothing(tables: PortsForTests) -> None:
+    assert schema_read(tables, "kling_v21", Unavailable("its page is away"))[0] is None
+    with pytest.raises(Unavailable):
+        schema_read(tables, "fal_flux_lora_fast", Unavailable("its page is away"))
+    assert tables.proofs.all_newest() == ()
 
 
 # --- templates ---
