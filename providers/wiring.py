@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from providers.sandbox.launcher import SandboxAddress
     from providers.vendor_ports import (
         Captioner,
-        Handover,
         ImageMaker,
         JobVendor,
         LoraTrainer,
@@ -222,13 +221,6 @@ class Ports:
         from providers.blobs.opening import open_blob_store
 
         return open_blob_store(self.settings)
-
-    @cached_property
-    def handover(self) -> Handover:
-        """Where machines that hold none of our keys read files and leave what they made, beside our own store."""
-        from providers.blobs.opening import open_handover
-
-        return open_handover(self.settings, self.blobs)
 
     @cached_property
     def ffmpeg(self) -> str:

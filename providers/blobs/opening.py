@@ -1,4 +1,4 @@
-"""Which blob store, and which handover beside it, the settings name: `file:///folder` or `s3://bucket/prefix`."""
+"""Which blob store the settings name: `file:///folder` or `s3://bucket/prefix`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 from domain.errors import BadInput
 from providers.ports import BlobStore
 from providers.settings import Settings
-from providers.vendor_ports import Handover
 
 
 def open_blob_store(settings: Settings) -> BlobStore:
@@ -31,17 +30,3 @@ def open_blob_store(settings: Settings) -> BlobStore:
     raise BadInput(
         f"ONMODEL_STORAGE_URL is {settings.storage_url!r}: write file:///absolute/folder or s3://bucket/prefix."
     )
-
-
-def open_handover(settings: Settings, blobs: BlobStore) -> Handover:
-    """The handover beside the store of `open_blob_store`: a bucket's own, else a folder that rented machines cannot
-    reach, which says so when they would have to."""
-    if urlsplit(settings.storage_url).scheme == "s3":
-        from providers.blobs.s3 import S3BlobStore
-        from providers.blobs.s3_handover import StoreHandover
-
-        assert isinstance(blobs, S3BlobStore)
-        return StoreHandover(blobs)
-    from providers.blobs.handover import LocalHandover
-
-    return LocalHandover(settings.home / "handover")
