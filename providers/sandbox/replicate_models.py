@@ -47,6 +47,7 @@ class PlayedModel:
     is_official: bool = False
     version: str = ""
     base_model: str | None = None
+    base_fields: tuple[str, ...] = ()
     base_by: Mapping[str, str] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     addresses: str = "safetensors"
@@ -62,9 +63,10 @@ class PlayedModel:
     steps: str = "steps"
 
     def base_of(self, given: Mapping[str, Any]) -> str | None:
-        """The base model that a request is drawn with."""
-        if self.base_by:
-            return self.base_by[str(given[self.base_by["field"]])]
+        """The base model that a request is drawn or trained with; None where nothing loads LoRAs, or none such is
+        made."""
+        if self.base_fields:
+            return self.base_by.get("/".join(str(given[name]) for name in self.base_fields))
         return self.base_model
 
 
@@ -80,6 +82,7 @@ def played_models() -> Mapping[str, PlayedModel]:
             for key, facts in entry.pop("fields").items()
         }
         entry["sizes"] = sizes[entry["sizes"]] if "sizes" in entry else {}
+        entry["base_fields"] = tuple(entry.get("base_fields", ()))
         entry["loras"] = tuple((path, scale) for path, scale in entry.get("loras", ()))
         entry["experts"] = {side: (path, scale) for side, (path, scale) in entry.get("experts", {}).items()}
         entry.setdefault("version", hashlib.sha256(name.encode()).hexdigest())
@@ -209,7 +212,7 @@ def neutral_job(
 def _training(model: PlayedModel, values: Mapping[str, Any], local: Callable[[str], str]) -> dict[str, Any]:
     asked = {
         "archive": local(values[model.zip]),
-        "base_model": model.base_model,
+        "base_model": model.base_of(values),
         "trigger_word": values[model.trigger] if model.trigger else None,
         "steps": values[model.steps],
         "learning_rate": values.get("learning_rate"),
