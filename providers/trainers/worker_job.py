@@ -133,6 +133,7 @@ def worker_source() -> str:
     return "from __future__ import annotations\n\n" + "\n\n".join(_body_of(text) for text in texts)
 
 
+@cache
 def pod_command() -> str:
     """A container's start command that unpacks the worker and becomes it; the job comes by `packed`.
 
