@@ -91,15 +91,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sample_size=8,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(32, 64),
+        block_out_channels=(32, 64, 64),
         layers_per_block=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4, 4),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 2),
+        transformer_layers_per_block=(1, 1, 1),
         projection_class_embeddings_input_dim=80,
         cross_attention_dim=64,
     )
@@ -164,13 +164,26 @@ def lora_of(model: Path, *, strength: float = 1.0) -> dict[str, Any]:
     return tensors
 
 
-def kohya_names(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The same LoRA as kohya's scripts and ai-toolkit spell it, with a rank's alpha beside each pair."""
+STABILITY_NAMES = {
+    **{
+        f"down_blocks.{block}.attentions.{n}": f"input_blocks.{3 * block + 1 + n}.1" for block in (1, 2) for n in (0, 1)
+    },
+    "mid_block.attentions.0": "middle_block.1",
+    **{f"up_blocks.{block}.attentions.{n}": f"output_blocks.{3 * block + n}.1" for block in (0, 1) for n in (0, 1, 2)},
+}
+"""Blocks of SDXL's UNet as diffusers names them, and as its makers do."""
+
+
+def kohya_names(tensors: dict[str, Any], *, as_makers: bool) -> dict[str, Any]:
+    """The same LoRA in kohya's spelling, with a rank's alpha beside each pair: over diffusers' names, as ai-toolkit has
+    it, or over the makers' own, as sd-scripts has it."""
     import torch
 
     spelt: dict[str, Any] = {}
     for name, tensor in tensors.items():
         module, factor = name.removeprefix("unet.").rsplit(".lora_", 1)
+        for block, theirs in STABILITY_NAMES.items() if as_makers else ():
+            module = module.replace(f"{block}.", f"{theirs}.")
         stem = f"lora_unet_{module.replace('.', '_')}"
         spelt[f"{stem}.lora_{'down' if factor.startswith('A') else 'up'}.weight"] = tensor
         spelt[f"{stem}.alpha"] = torch.tensor(4.0)
@@ -228,10 +241,12 @@ def test_a_lora_draws_alike_in_either_spelling_and_with_its_text_encoders(
 
     tensors = lora_of(model, strength=0.7)
     one = handle(job(store, "k1", loras=[put_lora(store, "peft.safetensors", tensors)]))
-    spelt = kohya_names(tensors)
-    same = handle(job(store, "k2", loras=[put_lora(store, "kohya.safetensors", spelt)]))
     assert "error" not in one
-    assert one["sha256"] == same["sha256"]
+    for as_makers in (False, True):
+        spelt = kohya_names(tensors, as_makers=as_makers)
+        same = handle(job(store, "k2", loras=[put_lora(store, "kohya.safetensors", spelt)]))
+        assert "error" not in same
+        assert same["sha256"] == one["sha256"]
     for encoder, part in itertools.product(("te1", "te2"), ("q", "k", "v", "out")):
         stem = f"lora_{encoder}_text_model_encoder_layers_0_self_attn_{part}_proj"
         pair = {f"{stem}.lora_down.weight": torch.randn(4, 32), f"{stem}.lora_up.weight": torch.randn(32, 4)}
@@ -247,7 +262,7 @@ def test_a_lora_of_another_model_is_refused_instead_of_ignored(handle: Any, stor
     right = lora_of(model)
     others = {f"transformer.{name}": tensor for name, tensor in right.items()}
     wider = {name: torch.randn(4, 77) if "lora_A" in name else tensor for name, tensor in right.items()}
-    elsewhere = {name.replace("down_blocks.1", "down_blocks.7"): tensor for name, tensor in right.items()}
+    elsewhere = {name.replace("down_blocks.2", "down_blocks.7"): tensor for name, tensor in right.items()}
     for name, tensors in (("others", others), ("wider", wider), ("elsewhere", elsewhere)):
         answer = handle(job(store, name, loras=[put_lora(store, f"{name}.safetensors", tensors)]))
         assert why(answer) == "wrong_base", name
