@@ -32,9 +32,9 @@ class Runner:
     def carry_out(self, order: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
         """Send an order and wait for its end. `RunnerLost` when the process dies or is killed."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = self._start()
-            process = self._process
+            process = self._process  # taken once: `kill_quietly` may forget it at any moment
+            if process is None or process.poll() is not None:
+                process = self._process = self._start()
         if process.stdin is None or process.stdout is None:
             raise RunnerLost
         try:
