@@ -379,3 +379,16 @@ def test_a_deadline_that_cannot_be_read_or_is_too_short_is_refused(shop: Shop) -
         where = f"{API}/models/black-forest-labs/flux-dev-lora/predictions"
         answer = shop.http.post(where, json={"input": {"prompt": "x"}}, headers=headers)
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_jobs_and_made_models_outlive_their_server(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path / "home", faults="job:stay_queued") as server, shop_at(server, tmp_path) as shop:
+        request = shop.training()
+        submission = shop.submission(request)
+        ids = shop.vendor.submit(request, submission)
+        assert shop.vendor.status(request, ids).state is VendorState.QUEUED
+    with running_sandbox(tmp_path / "home") as server, shop_at(server, tmp_path) as shop:
+        assert shop.vendor.look_up(request, submission, frozenset()).ids == VendorJobIds(request_id=ids.request_id)
+        assert ask(shop, "GET", "/models/sandbox/loras")["visibility"] == "private"
+        shop.vendor.cancel(request, ids)
+        assert shop.vendor.status(request, ids).state is VendorState.CANCELLED
