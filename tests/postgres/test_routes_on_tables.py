@@ -13,6 +13,7 @@ from domain.applications import Route
 from domain.characters import LoraStatus
 from domain.errors import BadInput
 from domain.loras import PinnedCharacter
+from domain.proofs import Proof, Verdict, entry_sha256
 from domain.renders import RenderState
 from tasks.application import choose_lora, fall_back, plan_slot_stills, start_render
 from tasks.rendering import finish_render, video_job
@@ -212,3 +213,36 @@ def test_a_slot_is_done_only_when_its_clip_is_scored_so_that_a_crash_in_between_
     finish_render(ports, render_id)
     finish_render(ports, render_id)
     assert [clip.sha256 for clip in clips_of_season(ports, season_id)] == [digest]
+
+
+def test_a_model_that_was_proved_to_ignore_loras_films_nobody_by_one_until_a_probe_says_otherwise(
+    ports: PortsForTests,
+) -> None:
+    model = ports.registry.model("wan_22_t2v_lora")
+
+    def prove(verdict: Verdict) -> None:
+        ports.proofs.add(
+            Proof(
+                model_key=model.key,
+                vendor="sandbox",
+                verdict=verdict,
+                detail="as told",
+                registry_sha256=entry_sha256(model),
+                is_simulated=True,
+                proved_at=ports.clock.now(),
+            )
+        )
+
+    def resolved() -> tuple[str, Route]:
+        season_id = season_with(ports, "@Mei runs", model.key)
+        give_lora(ports, season_id, "Mei", WAN)
+        render_id = start_render(ports, season_id, 6)
+        return ports.renders.get(render_id).video_model, routes(ports, render_id)["Mei"]
+
+    assert resolved() == (model.key, Route.DIRECT)
+    prove(Verdict.IGNORED)
+    other, route = resolved()
+    assert other == ports.registry.default_video_model
+    assert route is not Route.DIRECT
+    prove(Verdict.WORKS)
+    assert resolved() == (model.key, Route.DIRECT)
