@@ -68,7 +68,7 @@ def test_the_server_knows_every_node_of_a_built_in_workflow(ports: Ports, name: 
             pytest.skip(f"{node['class_type']} is not installed there: {needs()[name]}")
         assert answer, f"{node['class_type']} is unknown there"
         known = {field for kind in answer[node["class_type"]]["input"].values() for field in kind}
-        assert set(node["inputs"]) <= known | {"noise_seed"}, node["class_type"]
+        assert set(node["inputs"]) <= known, node["class_type"]
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_before_anything_is_queued(ports: Ports, vendor: JobVendor) -> None:
