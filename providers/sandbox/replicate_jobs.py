@@ -130,11 +130,14 @@ def _predict_seconds(record: JobRecord, job: Job, *, is_good: bool) -> float:
     """How long a job that went well would have had the real machine, where that is what is sold: a rehearsal's bill is
     to show the real one's. Else how long it took here."""
     there = [model for model in load_registry().models if model.vendor == "replicate"]
+    charged = faults_of(job, "charge")
     for model in there:
         price = load_prices().prices.get(model.key)
-        if model.endpoint.partition(":")[0] != record.model or price is None or not is_good:
+        if model.endpoint.partition(":")[0] != record.model or price is None or not (is_good or charged):
             continue
         if price.unit is PriceUnit.MACHINE_HOUR and all(record.input.get(k) == v for k, v in model.fixed.items()):
+            if charged and charged[0].argument and price.amount_usd:
+                return round(charged[0].number(0.0) / float(price.amount_usd) * 3600, 3)
             units = job.input.get("steps") or job.input.get("seconds") or 1
             return float(price.seconds_before) + float(price.seconds_each) * float(units)
     assert job.ended_at is not None, "only what is over has metrics"

@@ -14,9 +14,11 @@ import re
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from providers.sandbox.fal_storage import FalStorage
+from providers.sandbox.faults import Fault
 from providers.sandbox.journal import Job, Outcome, Phase
 from providers.sandbox.parts import Stage
 from providers.sandbox.replicate_answers import answer_of, problem, throttled
@@ -211,15 +213,20 @@ class ReplicatePart:
         model = played_models().get(name)
         if model is None:
             return problem(404, "Not found", "The requested resource could not be found.")
+        fault = self._stage.faults.pick("schema", name)
+        if fault is not None and fault.kind != "rename":
+            return answer_of(fault)
         facts = {"visibility": "public", "description": "Played by the sandbox"}
-        return Reply.of(200, self._made_model(name, facts) | {"latest_version": _shown_version(model)})
+        return Reply.of(200, self._made_model(name, facts) | {"latest_version": _shown_version(model, fault)})
 
-    @staticmethod
-    def _show_version(name: str, version: str) -> Reply:
+    def _show_version(self, name: str, version: str) -> Reply:
         model = played_models().get(name)
         if model is None or version != model.version:
             return problem(404, "Not found", "The requested resource could not be found.")
-        return Reply.of(200, _shown_version(model))
+        fault = self._stage.faults.pick("schema", name)
+        if fault is not None and fault.kind != "rename":
+            return answer_of(fault)
+        return Reply.of(200, _shown_version(model, fault))
 
     @staticmethod
     def _made_model(name: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -324,7 +331,12 @@ class ReplicatePart:
             self._posts[name] += 1
 
 
-def _shown_version(model: PlayedModel) -> dict[str, Any]:
+def _shown_version(model: PlayedModel, fault: Fault | None) -> dict[str, Any]:
+    """A version with its schema; a fault here is a field that has got another name."""
+    if fault is not None:
+        old = fault.argument or next(iter(model.inputs))
+        renamed = {f"new_{name}" if name == old else name: rule for name, rule in model.inputs.items()}
+        model = replace(model, inputs=renamed)
     return {
         "id": model.version,
         "created_at": "2026-11-01T00:00:00Z",

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,28 @@ def test_what_the_registry_writes_is_what_the_models_live_schema_takes(shop: Sho
     shop.vendor.check_schema(model, request)
     with pytest.raises(Rejected, match="has no field 'such'"):
         shop.vendor.check_schema(model, request.model_copy(update={"arguments": {**request.arguments, "such": 1}}))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"), [("schema:rename=steps", "has no field 'steps'"), ("schema:vanish", "no longer has")]
+)
+def test_a_trainer_that_changed_or_vanished_is_noticed_before_it_is_paid(
+    shop: Shop, server: SandboxServer, fault: str, says: str
+) -> None:
+    request = shop.training()
+    submission = shop.submission(request)
+    server.faults.set(fault)
+    with pytest.raises(Rejected, match=says):
+        shop.vendor.submit(request, submission)
+    server.faults.set("")
+    assert shop.vendor.look_up(request, submission, frozenset()).finding is Finding.ABSENT
+
+
+def test_a_failed_training_tells_what_its_machine_cost(shop: Shop, server: SandboxServer) -> None:
+    server.faults.set("job:fail=500,job:charge=1.5")
+    with pytest.raises(JobFailed) as caught:
+        shop.buy(shop.training())
+    assert caught.value.billed_usd == pytest.approx(Decimal("1.5"), abs=Decimal("0.001"))
 
 
 def test_a_models_schema_can_be_read_before_anything_is_bought(shop: Shop) -> None:
