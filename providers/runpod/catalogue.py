@@ -56,14 +56,13 @@ def read_catalogue(client: RunPodClient) -> Catalogue:
     return Catalogue(gpus={gpu.gpu_id: gpu for gpu in found}, read_at=date_of(response))
 
 
-def choose_gpu(
-    catalogue: Catalogue, wanted: tuple[str, ...], *, cap: Decimal, min_cuda_version: str | None, number: int
-) -> Gpu:
-    """The candidate for the `number`th POST of a job (1, 2, …): the nth of those that may be free under the price cap,
-    in the order they are wanted in, and again from the first.
+def candidates(
+    catalogue: Catalogue, wanted: tuple[str, ...], *, cap: Decimal, min_cuda_version: str | None
+) -> tuple[Gpu, ...]:
+    """Those of the wanted GPUs that may be free under the price cap, in the order they are wanted in; at least one.
 
-    So a refusal for want of machines moves on to the next. `Unavailable` when none is free now, `NotConfigured` when
-    none is under the cap or none is offered at all: then only another cap or another GPU helps.
+    `Unavailable` when none is free now, `NotConfigured` when none is under the cap or none is offered at all: then only
+    another cap or another GPU helps.
     """
     offered = [catalogue.gpus[name] for name in wanted if name in catalogue.gpus]
     affordable = [gpu for gpu in offered if gpu.usd_per_hour <= cap]
@@ -73,11 +72,11 @@ def choose_gpu(
             f"None of {', '.join(wanted)} can be rented at RunPod's secure cloud for {cap} USD per hour ({seen}): "
             "raise price_cap_usd_per_hour or name another GPU in domain/models/runpod.toml."
         )
-    possible = [gpu for gpu in affordable if gpu.may_be_free(min_cuda_version)]
+    possible = tuple(gpu for gpu in affordable if gpu.may_be_free(min_cuda_version))
     if not possible:
         names = ", ".join(gpu.gpu_id for gpu in affordable)
         raise Unavailable(f"RunPod has no machine free now with {names}; it is ordered later.")
-    return possible[(number - 1) % len(possible)]
+    return possible
 
 
 def _gpu(entry: object) -> Gpu | None:

@@ -33,7 +33,7 @@ from domain.vendors import is_stand_in
 from providers.blobs.handover import plain_name
 from providers.ports import Clock
 from providers.runpod.billing import read_usage
-from providers.runpod.catalogue import choose_gpu, read_catalogue
+from providers.runpod.catalogue import candidates, read_catalogue
 from providers.runpod.client import BASE_URL, RunPodClient, json_of, read_usd
 from providers.runpod.life import PodTicket, billed_usd, judge, read_ticket, ticket_of
 from providers.runpod.listing import POD_ID, PodLook, list_pods, oldest_first, read_pod
@@ -63,6 +63,9 @@ NO_CAPACITY = (
 )
 """RunPod answers 400 both to a broken rule and to a lack of machines, and by its specification only the text tells
 (create-a-pod, 2.0.0). Texts: runpod_trainers.md 5.4."""
+
+ABOUT_THE_MACHINE = (400, 403)
+"""By the same specification the next candidate is worth asking for: a broken rule will be refused for each of them."""
 
 TRANSIENT = "something went wrong"
 
@@ -141,19 +144,15 @@ class RunPodVendor:
     def submit(self, request: VendorRequest, submission: Submission) -> VendorJobIds:
         """One POST that makes the pod, after one look at the catalogue; as `JobQueue`.
 
-        The nth POST of a job asks for the nth GPU that may be free under the price cap. There is no idempotency key,
+        The nth POST of a job asks for the nth GPU that may be free under the price cap, and again from the first, so
+        that a refusal for want of machines moves on to the next. There is no idempotency key,
         and a 500 was seen with the pod already running and billing (transformerlab-app #2305): so whatever is not a
         plain refusal counts as a lost answer, and the name finds the pod again.
         """
         name, order = pod_name(submission), read_order(request)
         catalogue = read_catalogue(self._client)
-        gpu = choose_gpu(
-            catalogue,
-            order.gpus,
-            cap=order.cap_usd,
-            min_cuda_version=order.min_cuda_version,
-            number=submission.number,
-        )
+        possible = candidates(catalogue, order.gpus, cap=order.cap_usd, min_cuda_version=order.min_cuda_version)
+        gpu = possible[(submission.number - 1) % len(possible)]
         # The machine's deadline counts by RunPod's clock: ours may be wrong, and its worker would stop at once.
         timed = submission.model_copy(update={"sent_at": catalogue.read_at or submission.sent_at})
         content, secrets = pod_body(
@@ -177,7 +176,7 @@ class RunPodVendor:
             # Whatever else broke, it broke after the request began to leave.
             raise self._lost(name, self._client.failure(error)) from error
         if not response.is_success:
-            raise self._refusal(name, response, secrets)
+            raise self._refusal(name, response, secrets, has_others=submission.number < len(possible))
         answer = json_of(response)
         pod_id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(pod_id, str) or POD_ID.fullmatch(pod_id) is None:
@@ -330,19 +329,24 @@ class RunPodVendor:
 
     # --- reading refusals ---
 
-    def _refusal(self, name: str, response: httpx.Response, secrets: tuple[str, ...]) -> OnModelError:
+    def _refusal(
+        self, name: str, response: httpx.Response, secrets: tuple[str, ...], *, has_others: bool
+    ) -> OnModelError:
+        """`has_others`: whether a next POST would ask for a machine that was not asked for yet."""
         doing = f"ordering the pod {name}"
         account = self._client.account_error(response, doing, secrets)
         if account is not None:
             return account
         said = self._client.words(response, secrets)
-        seen = f"{response.status_code}: {said}"
-        is_definite = response.status_code in REFUSALS and TRANSIENT not in said.lower()
+        code = response.status_code
+        seen = f"{code}: {said}"
+        is_definite = code in REFUSALS and TRANSIENT not in said.lower()
         if not is_definite:
             return self._lost(name, seen)
-        if response.status_code == 400 and any(text in said.lower() for text in NO_CAPACITY):
-            return Unavailable(f"RunPod has no such machine free for the pod {name} ({seen}); it is ordered later.")
-        if response.status_code == 403:
+        is_short = code == 400 and any(text in said.lower() for text in NO_CAPACITY)
+        if is_short or (has_others and code in ABOUT_THE_MACHINE):
+            return Unavailable(f"RunPod has no such machine for the pod {name} ({seen}); another one is ordered.")
+        if code == 403:
             return Rejected(
                 f"RunPod does not let this account order the pod {name} ({seen}): choose another gpu, cloud or data "
                 "centre, or give RUNPOD_API_KEY the right to make pods."

@@ -225,6 +225,21 @@ def test_a_request_that_is_no_pods_is_refused_before_anything_is_sent(
 # --- answers ---
 
 
+LAST = FIRST.model_copy(update={"number": 2})
+"""The POST that asks for the last of the machines that may be free."""
+
+
+@pytest.mark.parametrize("code", [400, 403])
+def test_a_refusal_that_may_be_about_the_machine_moves_on_to_the_next_and_ends_at_the_last(
+    runpod: RunPodStandIn, vendor: RunPodVendor, code: int
+) -> None:
+    runpod.always("create", problem(code, "No", "not with that one"))
+    with pytest.raises(Unavailable, match="another one is ordered"):
+        vendor.submit(TRAIN, FIRST)
+    with pytest.raises(Rejected, match="not with that one"):
+        vendor.submit(TRAIN, LAST)
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "says"),
     [
@@ -253,7 +268,7 @@ def test_a_refused_create_says_what_became_of_the_pod(
 ) -> None:
     runpod.on("create", answer)
     with pytest.raises(OnModelError) as raised:
-        vendor.submit(TRAIN, FIRST)
+        vendor.submit(TRAIN, LAST)
     assert type(raised.value) is error
     assert says in raised.value.message
     assert runpod.routes() == ["catalogue", "create"]

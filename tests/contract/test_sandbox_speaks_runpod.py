@@ -172,7 +172,7 @@ def test_a_command_is_read_as_a_shells_words_or_as_json(args: str, command: list
     ("fault", "error"),
     [
         ("submit:no_capacity#1", Unavailable),
-        ("submit:refuse=403#1", Rejected),
+        ("submit:refuse=403#1", Unavailable),
         ("submit:refuse=422#1", Rejected),
         ("submit:lock#1", OutOfCredit),
         ("submit:rate_limit=3#1", RateLimited),
