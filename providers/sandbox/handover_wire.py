@@ -20,6 +20,8 @@ from providers.sandbox.faults import FaultPlan, answer_of
 from providers.sandbox.places import HANDOVER_HOST, plain_segment
 from providers.sandbox.wire import FilePart, Reply, Request, refusal
 
+KEPT_SECONDS = 7 * 86400.0
+
 
 class SandboxHandoverPart:
     """`Part` that keeps the files below `folder`. Uploads meet the faults of `upload:`, reading those of `file:`."""
@@ -42,7 +44,10 @@ class SandboxHandoverPart:
         return {}
 
     def start(self) -> None:
-        """Nothing runs."""
+        """Forget what is older than a week: a box is read within a job's life, and each holds a LoRA."""
+        for path in self._root.glob("*/*/*"):
+            if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                path.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Nothing runs."""

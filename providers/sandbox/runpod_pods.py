@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -81,6 +82,11 @@ class Pods:
     def load(self) -> None:
         """Take up what an earlier server left."""
         (self._folder / "disks").mkdir(parents=True, exist_ok=True, mode=0o700)
+        for disk in (self._folder / "disks").iterdir():
+            if disk.is_dir():
+                shutil.rmtree(disk, ignore_errors=True)
+            elif time.time() - disk.stat().st_mtime > KEPT_SECONDS:
+                disk.unlink(missing_ok=True)
         known = {one.name for one in fields(RentedPod)}
         for path in self._folder.glob("*.json"):
             raw = {name: value for name, value in json.loads(path.read_text()).items() if name in known}

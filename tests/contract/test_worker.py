@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
@@ -308,7 +309,13 @@ def test_on_ones_own_machine_a_stopped_worker_takes_its_trainer_along(place: Pla
 def test_the_worker_travels_as_one_text_of_the_standard_library_and_no_job_is_too_long_for_a_variable(
     place: Place,
 ) -> None:
-    assert "providers" not in worker_source()
+    tree = ast.parse(worker_source(), feature_version=(3, 10))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    imported = {alias.name.partition(".")[0] for node in imports for alias in node.names}
+    imported |= {(node.module or "").partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names == {"certifi"}, "which it can do without"
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert len(defined) == len(set(defined)), "no part hides another's names"
     command = pod_command()
     assert command.count("'") == 2
     assert not set(command) & set('"\\\n')
