@@ -13,10 +13,12 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from domain.jobs import JobState, Operation, ProviderJob
+from domain.money import PriceUnit, load_prices
 from domain.records import Record
+from domain.registry import load_registry
 
 FILE = "domain/expectations.toml"
 
@@ -106,8 +108,36 @@ def parse_expectations(text: str) -> Expectations:
     tables = tomllib.loads(text)
     return Expectations(
         shares=tuple(Share(kind=ShareKind(kind), **entry) for kind, entry in tables["share"].items()),
-        durations=tuple(Duration(model_key=key, **entry) for key, entry in tables["duration"].items()),
+        durations=_every_duration(tables["duration"], tables["duration_of_kind"]),
     )
+
+
+def _every_duration(stated: dict[str, Any], of_kind: dict[str, Any]) -> tuple[Duration, ...]:
+    """The stated durations, and for every other model of the registry what its kind usually takes; on a machine by the
+    hour, the time that its price is reckoned with."""
+    found = [Duration(model_key=key, **entry) for key, entry in stated.items()]
+    prices = load_prices().prices
+    for model in load_registry().models:
+        price = prices.get(model.key)
+        if model.key in stated or price is None:
+            continue
+        if price.unit is PriceUnit.MACHINE_HOUR and (price.seconds_each or price.seconds_before):
+            units = model.training.steps.default if model.training is not None else None
+            seconds = float(price.seconds_before + price.seconds_each * Decimal(str(units or 1)))
+            note = "the machine's time that its price is reckoned with"
+            found.append(
+                Duration(
+                    model_key=model.key,
+                    seconds=seconds,
+                    at_units=units,
+                    date=price.date,
+                    confidence="assumed",
+                    note=note,
+                )
+            )
+        else:
+            found.append(Duration(model_key=model.key, **of_kind[model.kind]))
+    return tuple(found)
 
 
 def _retakes(jobs: Sequence[ProviderJob], assumed: Expectations) -> Iterable[Share | None]:

@@ -8,24 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domain.records import Record
 from providers.lora_files import check_lora_file, read_header
-from providers.ports import LoraFileReport
+from providers.ports import LoraFileReport, LoraPairReport
 
 _WORST_FIRST = ("broken", "wrong_base", "suspect", "healthy")
-
-
-class LoraPairReport(Record):
-    """What the check of both files found; a report is None where there is no such file.
-
-    `verdict` is the worse of theirs, and `broken` when one is missing or they do not belong together; `reasons` name
-    the file they are about.
-    """
-
-    verdict: str
-    reasons: tuple[str, ...]
-    low: LoraFileReport | None
-    high: LoraFileReport | None
 
 
 def check_lora_pair(

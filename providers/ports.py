@@ -281,6 +281,19 @@ class LoraFileReport(Record):
     metadata: dict[str, str]
 
 
+class LoraPairReport(Record):
+    """What the check of both files found; a report is None where there is no such file.
+
+    `verdict` is the worse of theirs, and `broken` when one is missing or they do not belong together; `reasons` name
+    the file they are about.
+    """
+
+    verdict: str
+    reasons: tuple[str, ...]
+    low: LoraFileReport | None
+    high: LoraFileReport | None
+
+
 class SubmitterHold(Protocol):
     """The right to submit a job, which goes when the process does."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         BlobStore,
         IdentityScorer,
         LoraFileReport,
+        LoraPairReport,
         PictureDescriber,
         PictureLook,
         SubjectFinder,
@@ -288,10 +289,19 @@ class Ports:
             )
         return self._looks[sha256, kind]
 
-    def check_lora_file(self, path: Path, *, expected_base: str) -> LoraFileReport:
+    def check_lora_file(self, path: Path, *, expected_base: str, expected_steps: int | None = None) -> LoraFileReport:
+        """What the bytes of a LoRA show; with `expected_steps` its own step counter is held against them."""
         from providers.lora_files import check_lora_file
 
-        return check_lora_file(path, expected_base=expected_base)
+        return check_lora_file(path, expected_base=expected_base, expected_steps=expected_steps)
+
+    def check_lora_pair(
+        self, low: Path, high: Path, *, expected_base: str, expected_steps: int | None = None
+    ) -> LoraPairReport:
+        """The same of a Wan 2.2 LoRA's two files, and whether they belong together."""
+        from providers.lora_pairs import check_lora_pair
+
+        return check_lora_pair(low, high, expected_base=expected_base, expected_steps=expected_steps)
 
     def check_lora_header(self, path: Path) -> None:
         """`BadInput` when the file is no whole safetensors file; reads its header only."""

@@ -30,7 +30,7 @@ from tasks.jobs import plan_job
 from tasks.season_facts import short_of_budget, tightest_budget
 
 if TYPE_CHECKING:
-    from providers.ports import LoraFileReport
+    from providers.ports import LoraFileReport, LoraPairReport
     from providers.wiring import Ports
 
 log = logging.getLogger("onmodel.training")
@@ -200,12 +200,15 @@ def check_weights(ports: Ports, lora_id: int) -> str:
     """Check the file of a LoRA; '' when it is sound, else why it is not. Safe to repeat. Free."""
     lora = ports.loras.get(lora_id)
     assert lora.sha256 is not None
-    report = ports.check_lora_file(ports.blobs.local_path(lora.sha256), expected_base=lora.base_model)
+    steps = lora.training_steps if lora.trainer != "given" else None
+    low = ports.blobs.local_path(lora.sha256)
+    report: LoraFileReport | LoraPairReport
+    if lora.high_noise_sha256 is None:
+        report = ports.check_lora_file(low, expected_base=lora.base_model, expected_steps=steps)
+    else:
+        high = ports.blobs.local_path(lora.high_noise_sha256)
+        report = ports.check_lora_pair(low, high, expected_base=lora.base_model, expected_steps=steps)
     ports.loras.keep_file_report(lora_id, report)
-    trouble = _trouble_of(report, "")
-    if lora.high_noise_sha256 is not None:
-        second = ports.check_lora_file(ports.blobs.local_path(lora.high_noise_sha256), expected_base=lora.base_model)
-        trouble = trouble or _trouble_of(second, "for high noise ")
     ports.ledger.log_cost(
         free_step(
             lora.season_id,
@@ -216,13 +219,9 @@ def check_weights(ports: Ports, lora_id: int) -> str:
             character_id=lora.character_id,
         )
     )
-    return trouble
-
-
-def _trouble_of(report: LoraFileReport, which: str) -> str:
     if report.verdict in ("healthy", "suspect"):
         return ""
-    return f"the LoRA file {which}is {report.verdict.replace('_', ' ')}: {'; '.join(report.reasons)}"
+    return f"the LoRA file is {report.verdict.replace('_', ' ')}: {'; '.join(report.reasons)}"
 
 
 def note_short_budget(ports: Ports, slug: str, name: str, message: str) -> bool:

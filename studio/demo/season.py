@@ -257,7 +257,7 @@ slots:                         # 1 to 75, in the season's order; prompts name pe
     video_model: hailuo_23
     seconds: 6
 
-  # Her LoRA is for Wan, which has no still model: original references again, and the report says why.
+  # This one takes no LoRA, and hers is for Wan: Wan's own text-to-image draws the still that leads the way.
   - number: 9
     prompt: "@Tova Lind waves from the lighthouse gallery at dusk, the beam turning above her"
     video_model: veo_31
