@@ -33,7 +33,7 @@ _TETHER = (
 outlive a server that was killed. The worker takes its trainer along at SIGTERM."""
 
 SECONDS_BETWEEN_STARTS = 0.25
-FROZEN_AFTER_SECONDS = 1.0
+FROZEN_AFTER_SECONDS = 2.0
 _SECRET = re.compile(r"\{\{ RUNPOD_SECRET_\w+ \}\}")
 
 

@@ -173,6 +173,22 @@ def test_a_cancelled_training_is_gone_with_its_pod(rehearsal: Rehearsal) -> None
     assert rehearsal.vendor.status(*ordered).state is VendorState.GONE
 
 
+def test_a_machine_that_stands_still_goes_on_billing_and_says_nothing_more(rehearsal: Rehearsal) -> None:
+    ordered = rehearsal.order("runpod_ai_toolkit_sdxl", "job:freeze,job:slow=60")
+    handover, pause = SandboxHandover(rehearsal.http), threading.Event()
+    (pod,) = [pod for pod in rehearsal.vendor.pods() if pod.pod_id == ordered.ids.request_id]
+    words = [b"", b"", b""]
+    for _ in range(40):
+        if words[-1] and words[-1] == words[-3]:  # a heartbeat every half second, a look every 0.7 s
+            break
+        pause.wait(0.7)
+        words.append(handover.read(pod.name, "status.json") or b"")
+    assert words[-1] == words[-3]
+    assert b'"running"' in words[-1]
+    assert rehearsal.vendor.status(*ordered).state is VendorState.RUNNING
+    rehearsal.vendor.cancel(*ordered)
+
+
 START_A_MACHINE = """
 import pathlib, sys, threading
 from providers.sandbox.machines import Machine

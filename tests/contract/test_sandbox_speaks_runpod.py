@@ -204,6 +204,16 @@ def test_a_list_that_lags_and_a_word_nobody_knows_are_played_too(
     assert status_of(http, pod) == "HIBERNATING"
 
 
+def test_a_machine_may_come_without_a_gpu_and_one_may_never_come(
+    server: SandboxServer, http: httpx.Client, vendor: RunPodVendor
+) -> None:
+    server.faults.set("job:no_gpu#1,job:stay_queued#2")
+    bare, never = rented(http), rented(http)
+    wait_for(lambda: status_of(http, bare) == "RUNNING")
+    assert http.get(f"{URL}/pods/{bare['id']}", headers=KEY).json()["runtime"]["gpus"] == []
+    assert (status_of(http, never), never["runtime"]) == ("STARTING", None)
+
+
 def test_keys_are_judged(http: httpx.Client, vendor: RunPodVendor) -> None:
     handover = SandboxHandover(http)
     with pytest.raises(NotConfigured, match="RUNPOD_API_KEY"):
