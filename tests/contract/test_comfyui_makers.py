@@ -23,8 +23,10 @@ from domain.jobs import BlobRef, JobOutput, VendorJobIds, VendorRequest, VendorS
 from domain.model_rules import ModelKind
 from domain.registry import load_registry
 from domain.submissions import Submission
+from providers.comfyui.checking import NodeChecker
+from providers.comfyui.client import ComfyUiClient
 from providers.comfyui.listening import Socket, open_web_socket
-from providers.comfyui.placing import LoraFolder, LoraPlace, LoraSync, lora_place
+from providers.comfyui.placing import LoraFolder, LoraPlace, LoraSync, lora_place, wait_until_listed
 from providers.comfyui.vendor import ComfyUiVendor
 from providers.sandbox.comfy_files import comfyui_loras_folder
 from providers.sandbox.comfy_wire import HOST
@@ -294,6 +296,40 @@ def test_a_file_that_came_after_the_list_was_read_is_found_in_a_fresh_one(studio
     assert studio.made(studio.vendor.still_request(still(seed=8, loras=(second,))))["loras"] == [0.7]
 
 
+def on_windows(request: httpx.Request) -> httpx.Response:
+    """A server that spells its names with backslashes, as on Windows (issue #3343)."""
+    names = ["maya\\v1.safetensors"]
+    loader = {"input": {"required": {"model": ["MODEL"], "lora_name": [names]}}}
+    pages = {
+        "/models/loras": names,
+        "/system_stats": {"system": {"comfyui_version": "0.36.0"}},
+        "/object_info/SaveImage": {"SaveImage": {"input": {"required": {}}}},
+        "/object_info/LoraLoaderModelOnly": {"LoraLoaderModelOnly": loader},
+    }
+    return httpx.Response(200, json=pages[request.url.path])
+
+
+@pytest.fixture
+def windows() -> Iterator[ComfyUiClient]:
+    with httpx.Client(transport=httpx.MockTransport(on_windows)) as http:
+        yield ComfyUiClient(http, "http://windows")
+
+
+def test_names_are_sent_as_the_server_spells_them(windows: ComfyUiClient) -> None:
+    assert wait_until_listed(windows, "maya/v1.safetensors") == "maya\\v1.safetensors"
+    graph = {
+        "4": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "lora_name": "maya/v1.safetensors"}}
+    }
+    assert NodeChecker(windows).checked(graph)["4"]["inputs"]["lora_name"] == "maya\\v1.safetensors"
+    assert graph["4"]["inputs"]["lora_name"] == "maya/v1.safetensors"
+
+
+def test_a_lora_that_never_shows_in_the_list_says_where_to_look(windows: ComfyUiClient) -> None:
+    hours = iter(range(0, 10**6, 20))
+    with pytest.raises(Unavailable, match="must be one of its loras folders"):
+        wait_until_listed(windows, "bo/v1.safetensors", clock=lambda: float(next(hours)), sleep=lambda _: None)
+
+
 # --- the web socket ---
 
 
@@ -390,6 +426,20 @@ def test_a_job_that_a_node_ends_says_which_and_why(studio: Studio) -> None:
     request = studio.vendor.still_request(still(seed=23))
     with pytest.raises(JobFailed, match=r"node 9 \(KSampler\).*on purpose"):
         studio.output(request, studio.submit(request))
+
+
+def test_the_stand_in_keeps_its_jobs_over_a_restart_of_the_rehearsal(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path, faults="job:stay_queued#1") as server:
+        before = Studio(server, tmp_path)
+        requests = [before.vendor.still_request(still(seed=seed)) for seed in (31, 32)]
+        ids = [before.submit(request) for request in requests]
+        file = before.output(requests[1], ids[1]).files[0]
+        before.http.close()
+    with running_sandbox(tmp_path) as server:
+        after = Studio(server, tmp_path)
+        assert after.vendor.status(requests[0], ids[0]).state is VendorState.QUEUED
+        assert after.output(requests[1], ids[1]).files[0] == file
+        after.http.close()
 
 
 @pytest.mark.parametrize(
