@@ -84,7 +84,8 @@ def _resolve(ports: Ports, season_id: int, slot: Slot) -> SlotPlan:
     characters = ports.cast.of_season(season_id)
     by_name = {character.name: character for character in characters}
     cast = tuple(_at_render(ports, season, by_name[name]) for name in mentioned_names(prompt, list(by_name)))
-    model, routes = first_routes(model, video_model(ports.registry, season, None), cast, proved_against(ports, season))
+    default = video_model(ports.registry, season, None)
+    model, routes = first_routes(model, default, cast, proved_against(ports, season, (model, default)))
     assert model.video is not None
     scenes = [
         BlobRef(sha256=sha256, media_type=media_type, file_name=f"scene-{i + 1}{suffix}")
@@ -121,10 +122,10 @@ def first_routes(
     return default, choose_routes(cast, model_takes(default, proved_against))
 
 
-def proved_against(ports: Ports, season: Season) -> frozenset[str]:
-    """The video models that a probe has shown not to use a LoRA at this season's vendors."""
-    loading = [model for model in ports.registry.video_models() if model.lora is not None and model.lora.takes]
-    return frozenset(model.key for model in loading if _is_proved_against(ports, season, "video", model))
+def proved_against(ports: Ports, season: Season, models: Sequence[Model]) -> frozenset[str]:
+    """Those of these video models that a probe has shown not to use a LoRA at this season's vendor; said in the log."""
+    loading = {model.key: model for model in models if model.lora is not None and model.lora.takes}
+    return frozenset(key for key, model in loading.items() if _is_proved_against(ports, season, "video", model))
 
 
 def _is_proved_against(ports: Ports, season: Season, work: Work, model: Model) -> bool:
@@ -223,7 +224,7 @@ def choose_lora(ports: Ports, season_id: int, number: int, lora_id: int) -> None
         for character in plan.cast
     )
     wanted, default = (video_model(ports.registry, season, key) for key in (slot.entry.get("video_model"), None))
-    model, routes = first_routes(wanted, default, cast, proved_against(ports, season))
+    model, routes = first_routes(wanted, default, cast, proved_against(ports, season, (wanted, default)))
     changes = {"cast": cast, "routes": routes, "video_model": model.key}
     ports.renders.replan(slot.id, plan.model_copy(update=changes))
 

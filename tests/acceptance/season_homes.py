@@ -37,6 +37,7 @@ STILLS = "fal-ai/flux-lora"
 ELEMENTS = "fal-ai/kling-video/o1/reference-to-video"
 FROM_IMAGE = "fal-ai/kling-video/v2.5-turbo/pro/image-to-video"
 WAN_LORA = "fal-ai/wan/v2.2-a14b/text-to-video/lora"
+WAN_STILLS = "fal-ai/wan/v2.2-a14b/text-to-image/lora"
 
 SMALL_VIDEOS = ("--max-video-height", "240")
 PATIENCE_SECONDS = 120.0

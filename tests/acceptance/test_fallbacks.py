@@ -20,6 +20,7 @@ from tests.acceptance.season_homes import (
     FROM_IMAGE,
     STILLS,
     WAN_LORA,
+    WAN_STILLS,
     Entry,
     Harbor,
     Outcome,
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 FREE_NUMBERS = count(20)
 BACKOFFS = [2.0, 4.0, 8.0]
-COUNTED = (ELEMENTS, FROM_IMAGE, STILLS, WAN_LORA)
+COUNTED = (ELEMENTS, FROM_IMAGE, STILLS, WAN_LORA, WAN_STILLS)
 
 
 class Shoot:
@@ -46,9 +47,7 @@ class Shoot:
         slot: Entry = {"number": number, "prompt": prompt, "video_model": model, "seconds": seconds}
         manifest = self._studio.write("harbor", self._harbor.cast, [*self._harbor.slots, slot])
         with self._studio.faults(faults):
-            self.before = {
-                endpoint: self._studio.posts(endpoint) for endpoint in (ELEMENTS, FROM_IMAGE, STILLS, WAN_LORA)
-            }
+            self.before = {endpoint: self._studio.posts(endpoint) for endpoint in COUNTED}
             return self._studio.render(manifest, number)
 
     def posts(self, endpoint: str) -> int:
@@ -85,13 +84,20 @@ def test_a_refused_request_is_not_repeated_before_falling_back(shoot: Shoot) -> 
     assert (shoot.posts(ELEMENTS), shoot.clock.backoffs()) == (2, [])
 
 
-def test_a_direct_lora_that_fails_twice_gives_way_to_a_model_that_shows_the_originals(shoot: Shoot) -> None:
+def test_a_direct_lora_that_fails_twice_gives_way_to_a_still_with_it_and_a_model_that_shows_that(shoot: Shoot) -> None:
     render = shoot("@Tova skips", "wan_22_t2v_lora", 1, f"job:fail=500@{WAN_LORA}#1-2")
     route, reason = only_route(render)
-    assert (render.state, route) == (RenderState.DONE, Route.ORIGINALS)
+    assert (render.state, route) == (RenderState.DONE, Route.PREPROCESSED)
     assert reason.startswith("direct failed: ")
     assert render.video_model == shoot.ports.registry.default_video_model
-    assert (shoot.posts(WAN_LORA), shoot.posts(ELEMENTS), shoot.posts(STILLS)) == (2, 1, 0)
+    assert (shoot.posts(WAN_LORA), shoot.posts(WAN_STILLS), shoot.posts(ELEMENTS)) == (2, 1, 1)
+
+
+def test_a_direct_lora_whose_still_fails_too_gives_way_to_the_originals(shoot: Shoot) -> None:
+    faults = f"job:fail=500@{WAN_LORA}#1-2,job:fail=500@{WAN_STILLS}#1-4"
+    render = shoot("@Tova leaps", "wan_22_t2v_lora", 1, faults)
+    assert (render.state, only_route(render)[0]) == (RenderState.DONE, Route.ORIGINALS)
+    assert (shoot.posts(WAN_LORA), shoot.posts(WAN_STILLS), shoot.posts(ELEMENTS)) == (2, 4, 1)
 
 
 def test_a_direct_lora_is_tried_twice(shoot: Shoot) -> None:
@@ -103,16 +109,15 @@ def test_a_direct_lora_is_tried_twice(shoot: Shoot) -> None:
 def test_a_still_that_fails_four_times_gives_way_to_the_originals_of_its_character_alone(shoot: Shoot) -> None:
     render = shoot("@Mei and @Tova dive", "kling_v25_turbo", 5, f"job:fail=500@{STILLS}#1-4")
     mei, tova = render.routes
-    assert (render.state, mei.route, tova.route) == (RenderState.DONE, Route.ORIGINALS, Route.ORIGINALS)
+    assert (render.state, mei.route, tova.route) == (RenderState.DONE, Route.ORIGINALS, Route.PREPROCESSED)
     assert mei.reason.startswith("preprocessed failed: ")
-    assert tova.reason.startswith("no still model draws with a LoRA of wan-22-t2v-a14b")
     assert (shoot.posts(STILLS), shoot.posts(FROM_IMAGE), shoot.clock.backoffs()) == (4, 1, BACKOFFS)
 
 
 def test_a_still_that_works_at_the_fourth_try_is_filmed(shoot: Shoot) -> None:
     render = shoot("@Mei and @Tova swim", "kling_v25_turbo", 5, f"job:fail=500@{STILLS}#1-3")
     routes = [route.route for route in render.routes]
-    assert (render.state, routes) == (RenderState.DONE, [Route.PREPROCESSED, Route.ORIGINALS])
+    assert (render.state, routes) == (RenderState.DONE, [Route.PREPROCESSED, Route.PREPROCESSED])
     assert render.still_sha256 is not None
     assert shoot.posts(STILLS) == 4
 

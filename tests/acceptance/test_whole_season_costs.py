@@ -76,8 +76,8 @@ def test_every_stage_a_season_went_through_is_in_its_costs_once_for_each_thing(
 ) -> None:
     assert harbor.again.exit_code == 0
     entries = untouched.ports.ledger.costs(untouched.ports.seasons.by_slug("harbor").id)
-    # Nobody in it is learned from a clip, so no frames were looked for.
-    assert {entry.stage for entry in entries} == set(Stage) - {Stage.FRAMES}
+    # Nobody in it is learned from a clip, so no frames were looked for; models are probed by command alone.
+    assert {entry.stage for entry in entries} == set(Stage) - {Stage.FRAMES, Stage.MODEL_PROBE}
     assert len({entry.once_key for entry in entries}) == len(entries)
     assert all(entry.purpose for entry in entries)
     given = [entry for entry in entries if entry.api_name == "given"]
