@@ -163,10 +163,11 @@ def _attempts(ports: Ports, lora: Lora) -> list[ProviderJob]:
 
 
 def _is_hopeless(ports: Ports, lora: Lora) -> bool:
-    """Whether another attempt would be the same again: the request was refused, or its steps cannot be raised."""
+    """Whether another attempt would be the same again: there was nothing to send (too few clips for its trainer), the
+    request was refused, or its steps cannot be raised."""
     jobs = _attempts(ports, lora)
     if not jobs or jobs[-1].was_refused:
-        return bool(jobs)
+        return True
     rejected = sum(job.state is JobState.SUCCEEDED for job in jobs)
     return jobs[-1].state is JobState.SUCCEEDED and _steps(ports, lora, rejected) <= lora.training_steps
 
