@@ -84,6 +84,8 @@ class VideoModelTakes(Record):
     lora_base: str | None
     max_loras: int | None = None
     """How many LoRAs at once; None where the vendor states no limit."""
+    is_lora_required: bool = False
+    """It makes nothing without a LoRA, whatever pictures it is given (LTX-2.3 and MiniMax H3 with LoRAs)."""
 
     @property
     def has_pictures(self) -> bool:
@@ -174,8 +176,12 @@ def choose_routes(cast: Sequence[CharacterAtRender], model: VideoModelTakes) -> 
 
 
 def can_show(model: VideoModelTakes, routes: Sequence[CharacterRoute]) -> bool:
-    """Whether this model can show anybody of the cast: by a picture, or by a LoRA that goes straight in."""
-    return not routes or model.has_pictures or any(route.route is Route.DIRECT for route in routes)
+    """Whether this model can show anybody of the cast: by a picture, or by a LoRA that goes straight in; and whether it
+    films at all, where it needs a LoRA to."""
+    is_direct = any(route.route is Route.DIRECT for route in routes)
+    if model.is_lora_required:
+        return is_direct
+    return not routes or model.has_pictures or is_direct
 
 
 def next_route(failed: CharacterRoute, character: CharacterAtRender, why: str) -> CharacterRoute | None:

@@ -147,6 +147,7 @@ def model_takes(model: Model, proved_against: frozenset[str] = frozenset()) -> V
         has_references=model.video.references is not None,
         lora_base=model.base_model if takes_lora else None,
         max_loras=model.lora.max_count if model.lora is not None else None,
+        is_lora_required=model.lora is not None and model.lora.is_required,
     )
 
 
@@ -426,7 +427,7 @@ def _model_for(ports: Ports, render: Render, routes: list[CharacterRoute]) -> st
 
 
 def _why_another_model(wanted: str, model: str) -> str:
-    return f"{wanted} takes neither pictures nor a LoRA of anybody here: filmed with {model} instead."
+    return f"{wanted} cannot show anybody here, by a picture or by a LoRA it needs: filmed with {model} instead."
 
 
 def plan_of(ports: Ports, render: Render) -> SlotPlan:

@@ -17,8 +17,8 @@ from domain.registry import Registry
 from domain.seasons import Character, Season
 from domain.vendors import catalogue_of, is_stand_in
 from providers.vendor_ports import LoraUse, StillOrder, VideoOrder
+from tasks.backdrops import empty_backdrop
 from tasks.fallback_orders import order_with_fallbacks
-from tasks.originals import original_references
 from tasks.profiles import profile_for
 
 if TYPE_CHECKING:
@@ -195,14 +195,13 @@ def _shortest_clip(
     assert model.video is not None
     priced_seconds, frames = _shortest(model)
     aspect = model.video.aspect
-    first = original_references(ports, character.id)[:1] if model.video.image_field is not None else ()
     order = VideoOrder(
         model_key=model.key,
         prompt=prompt,
         seconds=model.video.duration.shortest_and_longest[0],
         frames=frames,
         aspect_ratio="1:1" if aspect is None or "1:1" in aspect.allowed else aspect.allowed[0],
-        image=first[0] if first else None,
+        image=empty_backdrop(ports) if model.video.image_field is not None else None,
         loras=uses,
         seed=seed,
         profile=profile_for(ports, season.id, character.id, model),

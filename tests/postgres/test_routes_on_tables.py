@@ -136,7 +136,8 @@ def test_a_model_that_can_show_nobody_is_replaced_from_the_start_and_the_report_
     assert render.video_model == "kling_o1_reference"
     assert [route.route for route in render.routes] == [Route.PREPROCESSED if base else Route.ORIGINALS]
     assert render.notes == (
-        "wan_22_t2v_lora takes neither pictures nor a LoRA of anybody here: filmed with kling_o1_reference instead.",
+        "wan_22_t2v_lora cannot show anybody here, by a picture or by a LoRA it needs: "
+        "filmed with kling_o1_reference instead.",
     )
 
 

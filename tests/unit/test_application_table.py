@@ -222,6 +222,16 @@ def test_the_retries_and_waits_are_those_of_the_table() -> None:
     assert len(STILL_BACKOFF_SECONDS) == RETRIES[Route.PREPROCESSED]
 
 
+@pytest.mark.parametrize("key", ["ltx_23_i2v_lora", "h3_i2v_lora"])
+def test_a_model_that_needs_a_lora_films_nobody_without_one_whatever_pictures_it_takes(key: str) -> None:
+    asked = model(key)
+    assert asked.has_pictures
+    assert not can_show(asked, [])
+    assert not can_show(asked, choose_routes([character(lora(1, FLUX)), character(who=2)], asked))
+    assert asked.lora_base is not None
+    assert can_show(asked, choose_routes([character(lora(1, asked.lora_base)), character(who=2)], asked))
+
+
 # --- a face without a LoRA, before the originals ---
 
 FACE = "flux_2_edit"
