@@ -252,7 +252,8 @@ def sandbox(
 ) -> int:
     """Run the rehearsal vendor alone, until Ctrl-C.
 
-    It speaks fal's own protocol on this machine, at no cost, and fails on request.
+    It speaks the protocols of fal, Replicate, RunPod and ComfyUI on this machine,
+    at no cost, and fails on request.
     """
     from studio.sandbox_run import run_sandbox
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from providers.wiring import Ports
 
 LEAST_FREE_BYTES = 2 << 30
-WHAT_WIDTH = 8
+WHAT_WIDTH = 9
 
 
 class Finding(Record):
@@ -112,6 +112,22 @@ def _fal(ports: Ports) -> str:
     return _pinged(ports, "fal")
 
 
+def _replicate(ports: Ports) -> str:
+    if ports.settings.replicate_api_token is None:
+        raise NotConfigured(
+            "not set up; only a season with vendor: replicate needs it: export REPLICATE_API_TOKEN=… (account page)"
+        )
+    return _pinged(ports, "replicate")
+
+
+def _local(ports: Ports) -> str:
+    if not ports.settings.trainer_homes:
+        raise NotConfigured(
+            "not set up; only a season with vendor: local needs it: export ONMODEL_AI_TOOLKIT_HOME=… (docs/own-gpu.md)"
+        )
+    return _pinged(ports, "local")
+
+
 def _runpod(ports: Ports) -> str:
     if ports.settings.runpod_api_key is None:
         raise NotConfigured("not set up; only a season with vendor: runpod needs it: export RUNPOD_API_KEY=…")
@@ -153,7 +169,9 @@ CHECKS: tuple[tuple[str, bool, Callable[[Ports], str]], ...] = (
     ("Prefect", True, _prefect),
     ("sandbox", True, _sandbox),
     ("fal", False, _fal),
+    ("replicate", False, _replicate),
     ("runpod", False, _runpod),
     ("comfyui", False, _comfyui),
+    ("local", False, _local),
     ("vendors", False, _circuits),
 )

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from domain.errors import (
     JobFailed,
@@ -29,11 +32,12 @@ from domain.jobs import BlobRef, JobOutput, VendorJobIds, VendorRequest, VendorS
 from domain.submissions import Finding, Submission
 from providers.sandbox.server import SandboxServer
 from providers.settings import Settings
-from providers.vendor_ports import JobVendor, StillOrder, TrainingOrder
+from providers.vendor_ports import JobVendor, LoraUse, StillOrder, TrainingOrder
 from providers.wiring import Ports
 from tasks.view_orders import still_settings
 from tests.contract.fal_standin import sent
 from tests.contract.sandbox_fixtures import running_sandbox, training_zip, wait_until
+from tests.contract.sandbox_stand_in_engine import TENSOR_OF
 
 STILLS = {
     "fal": ("sandbox", "flux_lora"),
@@ -109,7 +113,23 @@ def still_shop(request: pytest.FixtureRequest, ground: tuple[SandboxServer, Port
     server.faults.set("")
 
 
-def _shop(server: SandboxServer, ports: Ports, folder: Path, what: str) -> Shop:
+@pytest.fixture(params=STILLS)
+def lora_shop(request: pytest.FixtureRequest, ground: tuple[SandboxServer, Ports, Path]) -> Iterator[Shop]:
+    """The same, with a LoRA of the model's base at strength 0.8."""
+    server, ports, folder = ground
+    server.faults.set("")
+    file = folder / f"{request.param}.safetensors"
+    module, width = TENSOR_OF[ports.registry.model(STILLS[request.param][1]).base_model]
+    factors = {"lora_A": np.full((1, width), 0.01, np.float16), "lora_B": np.full((width, 1), 0.01, np.float16)}
+    save_file({f"{module}.{factor}.weight": values for factor, values in factors.items()}, file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.rename(folder / sha256)
+    ref = BlobRef(sha256=sha256, media_type="application/octet-stream", file_name="mei-v1.safetensors")
+    yield _shop(server, ports, folder, request.param, LoraUse(file=ref, scale=0.8))
+    server.faults.set("")
+
+
+def _shop(server: SandboxServer, ports: Ports, folder: Path, what: str, *loras: LoraUse) -> Shop:
     if what == PODS:
         name, zipped = "sandbox-runpod", training_zip()
         ref = BlobRef(sha256=hashlib.sha256(zipped).hexdigest(), media_type="application/zip", file_name="set.zip")
@@ -121,7 +141,13 @@ def _shop(server: SandboxServer, ports: Ports, folder: Path, what: str) -> Shop:
     name, model = STILLS[what]
     steps, guidance = still_settings(ports.registry.model(model))
     still = StillOrder(
-        model_key=model, prompt="a pier at night", image_size=(512, 512), steps=steps, guidance=guidance, seed=7
+        model_key=model,
+        prompt="a pier at night",
+        loras=loras,
+        image_size=(512, 512),
+        steps=steps,
+        guidance=guidance,
+        seed=7,
     )
     return Shop(server, ports.job_vendor(name), ports.image_maker(name).still_request(still), folder)
 
@@ -133,6 +159,14 @@ def test_a_still_is_bought_fetched_and_is_what_was_ordered(still_shop: Shop) -> 
     output = still_shop.output(still_shop.submit())
     assert [file.role for file in output.files] == ["image"]
     assert b"a pier at night" in still_shop.fetch(output)
+
+
+def test_a_lora_reaches_the_picture_and_one_that_is_accepted_and_ignored_does_not(lora_shop: Shop) -> None:
+    used = lora_shop.fetch(lora_shop.output(lora_shop.submit()))
+    assert json.loads(used)["loras"] == [0.8]
+    lora_shop.server.faults.set("job:ignore=loras")
+    ignored = lora_shop.fetch(lora_shop.output(lora_shop.submit()))
+    assert json.loads(ignored)["loras"] == []
 
 
 def test_everyone_says_whether_it_is_there(shop: Shop) -> None:
