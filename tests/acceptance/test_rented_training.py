@@ -142,7 +142,7 @@ def test_a_pod_trains_hands_over_what_it_made_and_is_gone(
     [
         ("job:trainer=nan", "loss"),
         ("job:trainer=short", "of 20 steps"),
-        ("job:fail", "EXITED"),
+        ("job:fail,job:slow=60", "EXITED"),  # slow, so that its host dies before it is done
     ],
 )
 def test_a_training_that_went_wrong_says_how_costs_its_minutes_and_leaves_no_pod(

@@ -24,7 +24,7 @@ from domain.model_rules import Model, ModelKind
 from domain.money import ceiling_of_training, ceiling_usd, price_of_still, price_of_training
 from domain.registry import load_registry
 from domain.submissions import Finding
-from providers.runpod.catalogue import choose_gpu, read_catalogue
+from providers.runpod.catalogue import candidates, read_catalogue
 from providers.runpod.client import RunPodClient
 from providers.settings import Settings
 from providers.vendor_ports import JobVendor, StillOrder, TrainingOrder
@@ -107,8 +107,8 @@ def test_a_gpu_of_each_trainer_s_list_is_to_be_had_under_its_price_cap(model: Mo
     with open_http() as http:
         catalogue = read_catalogue(RunPodClient(http, SecretStr(KEY)))
     cap = Decimal(program.price_cap_usd_per_hour)
-    gpu = choose_gpu(catalogue, program.gpus, cap=cap, min_cuda_version=program.min_cuda_version, number=1)
-    assert gpu.usd_per_hour <= cap
+    found = candidates(catalogue, program.gpus, cap=cap, min_cuda_version=program.min_cuda_version)
+    assert all(gpu.usd_per_hour <= cap for gpu in found)
 
 
 @pytest.mark.skipif(not (ENDPOINT and STORAGE), reason="set ONMODEL_LIVE_RUNPOD_ENDPOINT and ONMODEL_LIVE_STORAGE_URL")
