@@ -10,7 +10,7 @@ from tests.acceptance.season_homes import Entry, Studio
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-FACE_STILLS = "fal-ai/flux-2/edit"
+FACE_STILLS = "fal-ai/flux-2/lora/edit"
 FACES: list[Entry] = [
     {"number": 1, "prompt": "@Dario tips his hat", "video_model": "kling_v21", "seconds": 5},
     {"number": 2, "prompt": "@Dario looks up", "video_model": "kling_o1_reference", "seconds": 3},
