@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -13,11 +13,11 @@ from domain.errors import JobFailed, Rejected, ResultExpired, Unavailable
 from domain.jobs import BlobRef, OutputFile
 from providers.comfyui.client import ComfyUiClient, json_of
 from providers.comfyui.history import CONTENT_TYPES, check_place
+from providers.resuming import FileWords, fetch_resuming, is_identity, range_headers
 
 FOLDER = "onmodel"
 """Where our uploads lie in ComfyUI's input folder, so that a person can tell and delete them."""
 
-MAX_RESUMES = 3
 TYPES = ("output", "temp", "input")
 
 
@@ -71,30 +71,9 @@ class ComfyUiFiles:
         A broken connection is resumed by range up to three times (aiohttp, under ComfyUI, serves ranges), from the
         start where a proxy ignores that; the length is compared with what was promised.
         """
-        url, name = self._own_address(file), file.file_name or file.role
-        start, got, promised, seen = into.tell(), 0, None, ""
-        for _ in range(1 + MAX_RESUMES):
-            try:
-                with contextlib.closing(self._open(url, got, name)) as response:
-                    if response.status_code == 416:
-                        if promised in (None, got):
-                            return  # nothing is left beyond what we have
-                        break
-                    got = self._place_of(response, got, promised, into, start)
-                    promised = _promised_bytes(response, got) or promised
-                    # No chunk size: httpx would hold bytes back, and lose them when the connection breaks.
-                    for chunk in response.iter_raw():
-                        into.write(chunk)
-                        got += len(chunk)
-                if promised in (None, got):
-                    return
-                seen = f"{got} of {promised} bytes came"
-            except httpx.HTTPError as error:
-                got = into.tell() - start
-                seen = f"{self._client.failure(error)} after {got} bytes"
-        raise Unavailable(
-            f"The file {name!r} could not be fetched whole from {self._client.place} ({seen}); it can be tried again."
-        )
+        words = FileWords(name=repr(file.file_name or file.role), place=self._client.place, store=self._client.place)
+        open_at = partial(self._open, self._own_address(file), words)
+        fetch_resuming(open_at, into, words, self._client.failure, is_total_checked=True)
 
     def _own_address(self, file: OutputFile) -> str:
         """The file's place at the server that we know, whatever server the stored address names."""
@@ -108,44 +87,22 @@ class ComfyUiFiles:
             "/view", filename=name, subfolder=subfolder, type=kind if kind in TYPES else "output"
         )
 
-    def _open(self, url: str, offset: int, name: str) -> httpx.Response:
+    def _open(self, url: str, words: FileWords, offset: int) -> httpx.Response:
         """A still unread answer from `offset` on, its status checked."""
-        headers = {"Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        response = self._client.open(url, headers)
-        code, encoding = response.status_code, response.headers.get("content-encoding", "identity")
-        if code in (200, 206) and encoding != "identity":
+        response = self._client.open(url, range_headers(offset))
+        code, name = response.status_code, words.name
+        if code in (200, 206) and not is_identity(response):
             response.close()
-            raise Unavailable(f"{self._client.place} sent {name!r} compressed though asked not to; try again.")
+            raise Unavailable(f"{self._client.place} sent {name} compressed though asked not to; try again.")
         if code in (200, 206) or (code == 416 and offset):
             return response
         with contextlib.closing(response):
             if code in (404, 410):
                 raise ResultExpired(
-                    f"The file {name!r} is gone from {self._client.place} ({code}): it was moved or deleted there."
+                    f"The file {name} is gone from {self._client.place} ({code}): it was moved or deleted there."
                 )
             response.read()  # for its words
-            raise self._client.refused_look(response, f"fetching the file {name!r}")
-
-    def _place_of(self, response: httpx.Response, offset: int, promised: int | None, into: BinaryIO, start: int) -> int:
-        """Where the answer's bytes belong: at the offset we asked for, or at the start when the range was ignored."""
-        if response.status_code == 206:
-            match = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
-            if match is None or int(match[1]) != offset or (promised and match[2] not in ("*", str(promised))):
-                raise Unavailable(
-                    f"{self._client.place} resumed a file at another place than asked; it can be tried again."
-                )
-            return offset
-        into.seek(start)
-        into.truncate()
-        return 0
-
-
-def _promised_bytes(response: httpx.Response, offset: int) -> int | None:
-    """Length of the whole file, from this answer's own part of it; None when the answer does not say."""
-    length = response.headers.get("content-length", "")
-    return offset + int(length) if length.isdecimal() else None
+            raise self._client.refused_look(response, f"fetching the file {name}")
 
 
 def _suffix(ref: BlobRef) -> str:

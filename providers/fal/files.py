@@ -7,11 +7,10 @@ Its hidden HTTP clients are replaced by ours, so that proxy, certificates, timeo
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import re
 import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,16 +18,15 @@ import httpx
 from fal_client.auth import AuthCredentials
 from fal_client.client import USER_AGENT, CDNToken, CDNTokenManager, FalClientError, FalClientHTTPError, SyncClient
 
-from domain.errors import JobFailed, OnModelError, Rejected, ResultExpired, Unavailable
+from domain.errors import OnModelError, Rejected, Unavailable
 from domain.jobs import BlobRef, OutputFile
 from providers.fal.client import REST_URL, FalClient, json_of, refusal
+from providers.resuming import FileWords, fetch_resuming, open_public
 
 MULTIPART_FROM_BYTES = 100 * 1024 * 1024
 """Above this fal-client uploads in parts; it reads a file in parts only when it is given a path."""
 
 UPLOAD_TIMEOUT = httpx.Timeout(connect=15.0, read=120.0, write=120.0, pool=120.0)
-MAX_RESUMES = 3
-MAX_REDIRECTS = 5
 
 
 class FalFiles:
@@ -64,65 +62,11 @@ class FalFiles:
 
         A broken connection is resumed by range up to three times, and the length is compared with what was promised.
         """
-        name = file.file_name or file.role
-        start, got, promised, seen = into.tell(), 0, None, ""
-        for _ in range(1 + MAX_RESUMES):
-            try:
-                with contextlib.closing(self._open(file.url, got, name)) as response:
-                    if response.status_code == 416:
-                        if promised in (None, got):
-                            return  # nothing is left beyond what we have
-                        break
-                    got = self._place_of(response, got, into, start)
-                    promised = _promised_bytes(response, got) or promised
-                    # No chunk size: httpx would hold bytes back, and lose them when the connection breaks.
-                    for chunk in response.iter_raw():
-                        into.write(chunk)
-                        got += len(chunk)
-                if promised is None or got == promised:
-                    return
-                seen = f"{got} of {promised} bytes came"
-            except httpx.HTTPError as error:
-                got = into.tell() - start
-                seen = f"{self._client.failure(error)} after {got} bytes"
-        raise Unavailable(f"The file {name} could not be fetched whole from fal ({seen}); it can be tried again.")
+        words = FileWords(name=file.file_name or file.role, place="fal", store="fal's store")
+        fetch_resuming(partial(self._open, file.url, words), into, words, self._client.failure)
 
-    def _open(self, url: str, offset: int, name: str) -> httpx.Response:
-        """A checked, still unread answer to GET from `offset` on; redirects are followed to checked addresses only."""
-        headers = {"Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        for _ in range(1 + MAX_REDIRECTS):
-            _check_public_https(url, name)
-            request = self._client.http.build_request("GET", url, headers=headers)
-            response = self._client.http.send(request, stream=True, follow_redirects=False)
-            if response.next_request is None:
-                break
-            response.close()
-            url = str(response.next_request.url)
-        code = response.status_code
-        if response.is_success or (code == 416 and offset):
-            if response.headers.get("content-encoding", "identity") == "identity":
-                return response
-            response.close()
-            raise Unavailable(f"fal's store sent {name} compressed though asked not to; it can be tried again.")
-        response.close()
-        if code in (404, 410):
-            raise ResultExpired(
-                f"The file {name} is gone from fal's store ({code}): it is deleted there after a while."
-            )
-        raise Unavailable(f"fal's store answered {code} for the file {name}; it can be tried again.")
-
-    def _place_of(self, response: httpx.Response, offset: int, into: BinaryIO, start: int) -> int:
-        """Where the answer's bytes belong: at the offset we asked for, or at the start when the range was ignored."""
-        if response.status_code == 206:
-            match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
-            if match is None or int(match[1]) != offset:
-                raise Unavailable("fal's store resumed a file at another place than asked; it can be tried again.")
-            return offset
-        into.seek(start)
-        into.truncate()
-        return 0
+    def _open(self, url: str, words: FileWords, offset: int) -> httpx.Response:
+        return open_public(self._client.http, url, offset, words, lifetime="it is deleted there after a while")
 
     def _upload_in_parts(self, path: Path, name: str) -> str:
         # The package takes name and type from the path, and our store's files are named by their digest.
@@ -207,22 +151,3 @@ class _TokenManager(CDNTokenManager):
             base_upload_url=answer["base_url"],
             expires_at=expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC),
         )
-
-
-def _promised_bytes(response: httpx.Response, offset: int) -> int | None:
-    """Length of the whole file, from this answer's own part of it; None when the answer does not say."""
-    length = response.headers.get("content-length", "")
-    return offset + int(length) if length.isdecimal() else None
-
-
-def _check_public_https(url: str, name: str) -> None:
-    """The address stands in a stranger's answer: only https to a public host is followed."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise JobFailed(f"fal gave no valid address for the file {name}: it cannot be fetched.") from error
-    is_private = parsed.host == "localhost" or parsed.host.endswith((".localhost", ".local", ".internal"))
-    with contextlib.suppress(ValueError):  # a name, not a number
-        is_private = is_private or not ipaddress.ip_address(parsed.host).is_global
-    if parsed.scheme != "https" or not parsed.host or is_private:
-        raise JobFailed(f"fal gave an address for the file {name} that is not public https: it is not fetched.")

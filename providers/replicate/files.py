@@ -6,21 +6,21 @@ Replicate's loaders refuse an address at its own file store as a LoRA, and any w
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import json
 import re
 import tempfile
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
-from domain.errors import JobFailed, NotConfigured, Rejected, ResultExpired, Unavailable
+from domain.errors import NotConfigured, Rejected, Unavailable
 from domain.jobs import BlobRef, OutputFile
 from providers.replicate.archives import MOST_BYTES, WEIGHTS_SUFFIX, copy_weights
 from providers.replicate.client import MAYBE_TAKEN, ReplicateClient, json_of, may_carry_token
+from providers.resuming import FileWords, fetch_resuming, open_public
 from providers.vendor_ports import Handover
 
 LARGEST_UPLOAD_BYTES = 100 * 1000 * 1000
@@ -28,9 +28,6 @@ LARGEST_UPLOAD_BYTES = 100 * 1000 * 1000
 
 LINK_VALID_FOR = timedelta(hours=24)
 """The door uses an address again for up to 12 hours (tasks/jobs.py); then come the queue and a cold start."""
-
-MAX_RESUMES = 3
-MAX_REDIRECTS = 5
 
 
 class ReplicateFiles:
@@ -112,83 +109,19 @@ class ReplicateFiles:
     # --- down ---
 
     def _fetch(self, file: OutputFile, into: BinaryIO) -> None:
-        name = file.file_name or file.role
-        start, got, promised, seen = into.tell(), 0, None, ""
-        for _ in range(1 + MAX_RESUMES):
-            try:
-                with contextlib.closing(self._open(file.url, got, name)) as response:
-                    if response.status_code == 416:
-                        if promised in (None, got):
-                            return  # nothing is left beyond what we have
-                        break
-                    got = _place_of(response, got, into, start)
-                    promised = _promised_bytes(response, got) or promised
-                    # No chunk size: httpx would hold bytes back, and lose them when the connection breaks.
-                    for chunk in response.iter_raw():
-                        into.write(chunk)
-                        got += len(chunk)
-                        if got > MOST_BYTES:
-                            raise JobFailed(f"The file {name} is larger than {MOST_BYTES // 1024**3} GiB.")
-                if promised is None or got == promised:
-                    return
-                seen = f"{got} of {promised} bytes came"
-            except httpx.HTTPError as error:
-                got = into.tell() - start
-                seen = f"{self._client.failure(error)} after {got} bytes"
-        raise Unavailable(f"The file {name} could not be fetched whole from Replicate ({seen}); it can be tried again.")
+        words = FileWords(name=file.file_name or file.role, place="Replicate", store="Replicate")
+        open_at = partial(self._open, file.url, words)
+        fetch_resuming(open_at, into, words, self._client.failure, most_bytes=MOST_BYTES)
 
-    def _open(self, url: str, offset: int, name: str) -> httpx.Response:
-        """A checked, still unread answer to GET from `offset` on; redirects are followed to checked addresses only."""
-        headers = {"Accept-Encoding": "identity"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        for _ in range(1 + MAX_REDIRECTS):
-            _check_public_https(url, name)
-            ours = {"Authorization": self._client.authorization} if may_carry_token(url) else {}
-            request = self._client.http.build_request("GET", url, headers={**headers, **ours})
-            response = self._client.http.send(request, stream=True, follow_redirects=False)
-            if response.next_request is None:
-                break
-            response.close()
-            url = str(response.next_request.url)
-        code = response.status_code
-        if response.is_success or (code == 416 and offset):
-            if response.headers.get("content-encoding", "identity") == "identity":
-                return response
-            response.close()
-            raise Unavailable(f"Replicate sent {name} compressed though asked not to; it can be tried again.")
-        response.close()
-        if code in (404, 410):
-            raise ResultExpired(f"The file {name} is gone from Replicate ({code}): it is deleted there after an hour.")
-        raise Unavailable(f"Replicate answered {code} for the file {name}; it can be tried again.")
+    def _open(self, url: str, words: FileWords, offset: int) -> httpx.Response:
+        return open_public(
+            self._client.http,
+            url,
+            offset,
+            words,
+            lifetime="it is deleted there after an hour",
+            headers_to=self._token_for,
+        )
 
-
-def _place_of(response: httpx.Response, offset: int, into: BinaryIO, start: int) -> int:
-    """Where the answer's bytes belong: at the offset we asked for, or at the start when the range was ignored."""
-    if response.status_code == 206:
-        match = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
-        if match is None or int(match[1]) != offset:
-            raise Unavailable("Replicate resumed a file at another place than asked; it can be tried again.")
-        return offset
-    into.seek(start)
-    into.truncate()
-    return 0
-
-
-def _promised_bytes(response: httpx.Response, offset: int) -> int | None:
-    """Length of the whole file, from this answer's own part of it; None when the answer does not say."""
-    length = response.headers.get("content-length", "")
-    return offset + int(length) if length.isdecimal() else None
-
-
-def _check_public_https(url: str, name: str) -> None:
-    """The address stands in a stranger's answer: only https to a public host is followed."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise JobFailed(f"Replicate gave no valid address for the file {name}: it cannot be fetched.") from error
-    is_private = parsed.host == "localhost" or parsed.host.endswith((".localhost", ".local", ".internal"))
-    with contextlib.suppress(ValueError):  # a name, not a number
-        is_private = is_private or not ipaddress.ip_address(parsed.host).is_global
-    if parsed.scheme != "https" or not parsed.host or is_private:
-        raise JobFailed(f"Replicate gave an address for the file {name} that is not public https: it is not fetched.")
+    def _token_for(self, url: str) -> dict[str, str]:
+        return {"Authorization": self._client.authorization} if may_carry_token(url) else {}
