@@ -250,7 +250,7 @@ def sandbox(
         bool, Parameter(negative="", show_default=False, help="Serve unmodified programs too, by proxy and TLS.")
     ] = False,
 ) -> int:
-    """Run the rehearsal vendor alone, until Ctrl-C.
+    """Run the rehearsal vendors alone, until Ctrl-C.
 
     It speaks the protocols of fal, Replicate, RunPod and ComfyUI on this machine,
     at no cost, and fails on request.
