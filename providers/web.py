@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +42,15 @@ def open_http(
         return httpx.Client(transport=sandbox_transport, timeout=timeout, trust_env=False, follow_redirects=False)
     direct = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
     return httpx.Client(timeout=timeout, trust_env=True, follow_redirects=False, mounts=direct)
+
+
+def is_https_at(url: str, hosts: Collection[str]) -> bool:
+    """Whether the address is https, on its usual port, without a login, at one of these hosts: where a key may go."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme == "https" and parsed.host in hosts and parsed.port is None and not parsed.userinfo
 
 
 def retry_after_seconds(response: httpx.Response) -> float | None:

@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 
 from domain.errors import Rejected
-from providers.comfyui.client import ComfyUiClient, json_of
+from providers.comfyui.client import ComfyUiClient
 from providers.comfyui.injecting import Graph, Place, is_link, title_of
+from providers.vendor_words import json_of
 
 SHOWN_CHOICES = 12
 UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload")

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from domain.errors import NotConfigured, RateLimited, Retryable, Unavailable
+from providers.vendor_words import failure_line, json_of, one_line, without
 from providers.web import retry_after_seconds
 
 QUOTE_CHARS = 400
@@ -107,22 +108,9 @@ class ComfyUiClient:
 
     def quote(self, text: object) -> str:
         """A stranger's words on one line, printable, cut, and without the password should they repeat it."""
-        line = str(text)
-        for secret in self._secrets:
-            line = line.replace(secret, "**********")
-        line = "".join(letter if letter.isprintable() else " " for letter in line[: 20 * QUOTE_CHARS])
-        line = " ".join(line.split())
-        return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+        line = without(text, self._secrets)[: 20 * QUOTE_CHARS]
+        return one_line("".join(letter if letter.isprintable() else " " for letter in line), QUOTE_CHARS)
 
     def failure(self, error: BaseException) -> str:
-        """An exception in a few words, its class first, because httpx leaves many without a text."""
-        detail = self.quote(error)
-        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
-
-
-def json_of(response: httpx.Response) -> Any:
-    """The answer's JSON, or None when it is none."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
+        """An exception in a few words."""
+        return failure_line(error, self.quote(error))

@@ -11,9 +11,10 @@ import httpx
 
 from domain.errors import JobFailed, Rejected, ResultExpired, Unavailable
 from domain.jobs import BlobRef, OutputFile
-from providers.comfyui.client import ComfyUiClient, json_of
+from providers.comfyui.client import ComfyUiClient
 from providers.comfyui.history import CONTENT_TYPES, check_place
 from providers.resuming import FileWords, fetch_resuming, is_identity, range_headers
+from providers.vendor_words import json_of
 
 FOLDER = "onmodel"
 """Where our uploads lie in ComfyUI's input folder, so that a person can tell and delete them."""

@@ -27,12 +27,13 @@ from domain.jobs import VendorJobIds, VendorRequest
 from domain.records import Record
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
 from providers.comfyui.checking import NodeChecker
-from providers.comfyui.client import ComfyUiClient, json_of
+from providers.comfyui.client import ComfyUiClient
 from providers.comfyui.injecting import OUR_PREFIX, Graph, check_api_format
 from providers.comfyui.listening import Listeners
 from providers.comfyui.lora_nodes import PASSES_ON
 from providers.comfyui.placing import check_base
 from providers.vendor_ports import Ping
+from providers.vendor_words import json_of
 from providers.web import NEVER_SENT
 
 OUR_IDS = uuid.UUID("6f6e6d6f-6465-4c00-8000-636f6d667975")

@@ -23,7 +23,8 @@ from domain.errors import (
     Unavailable,
 )
 from domain.records import Record
-from providers.web import retry_after_seconds
+from providers.vendor_words import failure_line, json_of, one_line, without
+from providers.web import is_https_at, retry_after_seconds
 
 QUEUE_URL = "https://queue.fal.run"
 REST_URL = "https://rest.fal.ai"
@@ -31,8 +32,6 @@ API_URL = "https://api.fal.ai/v1"
 
 KEY_HOSTS = ("queue.fal.run", "fal.run", "rest.fal.ai", "api.fal.ai", "queue.falrun.com", "falrun.com")
 """The only hosts the key is ever sent to, whatever address an answer may carry. File hosts are not among them."""
-
-QUOTE_CHARS = 300
 
 TRAINING_FIELDS = frozenset({"images_data_url", "image_data_url", "training_data_url"})
 POLICY_TYPE = "content_policy_violation"
@@ -102,13 +101,11 @@ class FalClient:
 
     def quote(self, text: object) -> str:
         """A vendor's words on one line, cut, and without the key should they repeat it."""
-        line = " ".join(str(text).replace(self._secret, "**********").split())
-        return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+        return one_line(without(text, [self._secret]))
 
     def failure(self, error: BaseException) -> str:
-        """An exception in a few words, its class first, because httpx leaves many without a text."""
-        detail = self.quote(error)
-        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+        """An exception in a few words."""
+        return failure_line(error, self.quote(error))
 
     def words(self, response: httpx.Response) -> VendorWords:
         """Read a refusal in any of fal's shapes: a list of typed errors, a text with `error_type`, or no JSON."""
@@ -168,19 +165,7 @@ def refusal(said: VendorWords, doing: str, otherwise: Callable[[str], OnModelErr
 
 def may_carry_key(url: str) -> bool:
     """Whether the address is https, on its usual port, at one of fal's API hosts."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        return False
-    return parsed.scheme == "https" and parsed.host in KEY_HOSTS and parsed.port is None and not parsed.userinfo
-
-
-def json_of(response: httpx.Response) -> Any:
-    """The answer's JSON, or None when it is none."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
+    return is_https_at(url, KEY_HOSTS)
 
 
 def _loc(item: dict[str, Any]) -> list[Any]:

@@ -20,8 +20,9 @@ from fal_client.client import USER_AGENT, CDNToken, CDNTokenManager, FalClientEr
 
 from domain.errors import OnModelError, Rejected, Unavailable
 from domain.jobs import BlobRef, OutputFile
-from providers.fal.client import REST_URL, FalClient, json_of, refusal
+from providers.fal.client import REST_URL, FalClient, refusal
 from providers.resuming import FileWords, fetch_resuming, open_public
+from providers.vendor_words import json_of
 
 MULTIPART_FROM_BYTES = 100 * 1024 * 1024
 """Above this fal-client uploads in parts; it reads a file in parts only when it is given a path."""

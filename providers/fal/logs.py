@@ -10,8 +10,8 @@ import re
 from math import isfinite
 
 from domain.jobs import TrainingProgress
-from providers.fal.lookup import moment
 from providers.trainers.logs import progress_of
+from providers.vendor_words import moment
 
 _STEPS = re.compile(r"(?<![\w/.])(\d{1,9})\s*/\s*(\d{1,9})(?![\w/.])")
 _LOSS = re.compile(r"\bloss\b\W{0,3}([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", re.IGNORECASE)

@@ -20,7 +20,8 @@ from domain.errors import Unavailable
 from domain.jobs import VendorJobIds, VendorRequest
 from domain.records import Record
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
-from providers.fal.client import API_URL, FalClient, json_of
+from providers.fal.client import API_URL, FalClient
+from providers.vendor_words import json_of, moment
 
 ABSENCE = AbsenceRule(
     can_prove=False,
@@ -141,17 +142,6 @@ def pages(
         cursors.add(cursor)
         asked = asked | {"cursor": cursor}
     raise Unavailable(f"fal's list when {doing} has more than {MOST_PAGES} pages: look on fal's dashboard.")
-
-
-def moment(text: object) -> datetime | None:
-    """A time as fal writes it, aware, in UTC; None when it cannot be read."""
-    if not isinstance(text, str):
-        return None
-    try:
-        when = datetime.fromisoformat(text)
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _input_of(item: dict[str, Any]) -> Any:

@@ -22,9 +22,10 @@ from domain.model_rules import Model, ModelKind
 from domain.registry import Registry
 from domain.submissions import Submission
 from providers.fal.captioners import described_text
-from providers.fal.client import QUEUE_URL, REST_URL, FalClient, json_of, may_carry_key, refusal
+from providers.fal.client import QUEUE_URL, REST_URL, FalClient, may_carry_key, refusal
 from providers.fal.logs import log_lines, training_progress
 from providers.vendor_ports import Ping
+from providers.vendor_words import json_of
 from providers.web import NEVER_SENT
 
 STATE_OF = {

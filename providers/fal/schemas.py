@@ -18,8 +18,9 @@ import httpx
 from domain.errors import Rejected, Unavailable
 from domain.jobs import VendorRequest
 from domain.model_rules import Model
-from providers.fal.client import FalClient, json_of
+from providers.fal.client import FalClient
 from providers.vendor_ports import LiveSchema
+from providers.vendor_words import json_of
 
 log = logging.getLogger("onmodel.fal")
 

@@ -17,8 +17,9 @@ import httpx
 
 from domain.errors import NotConfigured, Unavailable
 from providers.fal.client import FalClient
-from providers.fal.lookup import moment, pages
+from providers.fal.lookup import pages
 from providers.vendor_ports import UsageLine
+from providers.vendor_words import moment
 
 LONGEST_SPAN = timedelta(days=90)
 """More is refused in one request (documentation as above)."""

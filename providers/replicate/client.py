@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -23,13 +22,13 @@ from domain.errors import (
     Unavailable,
 )
 from domain.records import Record
-from providers.web import retry_after_seconds
+from providers.vendor_words import failure_line, json_of, one_line, without
+from providers.web import is_https_at, retry_after_seconds
 
 API_URL = "https://api.replicate.com/v1"
 KEY_HOSTS = ("api.replicate.com",)
 """The only host the token is ever sent to, whatever address an answer may carry. File hosts are not among them."""
 
-QUOTE_CHARS = 300
 MAYBE_TAKEN = (408, 409)
 """Refusals by word that do not prove that nothing was made: a timeout and a conflict."""
 
@@ -105,13 +104,11 @@ class ReplicateClient:
 
     def quote(self, text: object) -> str:
         """A vendor's words on one line, cut, and without the token should they repeat it."""
-        line = " ".join(str(text).replace(self._secret, "**********").split())
-        return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+        return one_line(without(text, [self._secret]))
 
     def failure(self, error: BaseException) -> str:
-        """An exception in a few words, its class first, because httpx leaves many without a text."""
-        detail = self.quote(error)
-        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+        """An exception in a few words."""
+        return failure_line(error, self.quote(error))
 
     def words(self, response: httpx.Response) -> VendorWords:
         """Read a refusal: a problem document with `title`, `detail` and perhaps `invalid_fields`, or no JSON at all."""
@@ -167,32 +164,7 @@ def refusal(said: VendorWords, doing: str, training_field: str | None = None) ->
 
 def may_carry_token(url: str) -> bool:
     """Whether the address is https, on its usual port, at Replicate's API host."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        return False
-    return parsed.scheme == "https" and parsed.host in KEY_HOSTS and parsed.port is None and not parsed.userinfo
-
-
-def json_of(response: httpx.Response) -> Any:
-    """The answer's JSON, or None when it is none."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
-
-
-def moment(text: object) -> datetime | None:
-    """A time as Replicate writes it, aware, in UTC; None when it cannot be read."""
-    if not isinstance(text, str):
-        return None
-    # Replicate writes nanoseconds at times, and Python reads six digits at most.
-    text = re.sub(r"(\.\d{6})\d+", r"\1", text)
-    try:
-        when = datetime.fromisoformat(text)
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    return is_https_at(url, KEY_HOSTS)
 
 
 def in_path(vendor_id: str) -> str:

@@ -19,9 +19,10 @@ import httpx
 from domain.errors import NotConfigured, Rejected, Unavailable
 from domain.jobs import BlobRef, OutputFile
 from providers.replicate.archives import MOST_BYTES, WEIGHTS_SUFFIX, copy_weights
-from providers.replicate.client import MAYBE_TAKEN, ReplicateClient, json_of, may_carry_token
+from providers.replicate.client import MAYBE_TAKEN, ReplicateClient, may_carry_token
 from providers.resuming import FileWords, fetch_resuming, open_public
 from providers.vendor_ports import Handover
+from providers.vendor_words import json_of
 
 LARGEST_UPLOAD_BYTES = 100 * 1000 * 1000
 """Above 100 MB Replicate's file store says 413 (replicate_comfyui.md 1.1)."""

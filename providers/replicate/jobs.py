@@ -16,7 +16,7 @@ from domain.jobs import JobOutput, JobStatus, OutputFile, TrainingProgress, Vend
 from domain.model_rules import Model, ModelKind
 from domain.money import ESTIMATE_STEP, PriceUnit, load_prices, round_up
 from domain.registry import Registry
-from providers.replicate.client import moment
+from providers.vendor_words import moment
 
 CATALOGUE = "replicate"
 

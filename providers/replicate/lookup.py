@@ -18,9 +18,10 @@ from domain.jobs import VendorJobIds, VendorRequest
 from domain.records import Record
 from domain.registry import Registry
 from domain.submissions import AbsenceRule, Finding, LookUp, Submission
-from providers.replicate.client import ReplicateClient, json_of, may_carry_token, moment
+from providers.replicate.client import ReplicateClient, may_carry_token
 from providers.replicate.jobs import is_training
 from providers.replicate.queue import job_url
+from providers.vendor_words import json_of, moment
 
 ABSENCE = AbsenceRule(
     can_prove=False,

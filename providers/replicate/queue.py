@@ -11,7 +11,7 @@ from domain.model_rules import ModelKind
 from domain.registry import Registry
 from domain.submissions import Submission
 from providers.ports import Clock
-from providers.replicate.client import MAYBE_TAKEN, ReplicateClient, in_path, json_of, may_carry_token, refusal
+from providers.replicate.client import MAYBE_TAKEN, ReplicateClient, in_path, may_carry_token, refusal
 from providers.replicate.jobs import (
     FINAL,
     failure_of,
@@ -23,6 +23,7 @@ from providers.replicate.jobs import (
 )
 from providers.replicate.trainings import TrainingGround
 from providers.vendor_ports import Ping
+from providers.vendor_words import json_of
 from providers.web import NEVER_SENT
 
 STOPPED_AFTER_SECONDS = {ModelKind.IMAGE: 900, ModelKind.VIDEO: 3600}

@@ -15,8 +15,9 @@ from domain.errors import Rejected, Retryable, Unavailable
 from domain.jobs import VendorRequest
 from domain.model_rules import Model, ModelKind
 from providers.ports import Clock
-from providers.replicate.client import ReplicateClient, json_of
+from providers.replicate.client import ReplicateClient
 from providers.vendor_ports import LiveSchema
+from providers.vendor_words import json_of
 
 log = logging.getLogger("onmodel.replicate")
 

@@ -12,8 +12,9 @@ from domain.errors import NotConfigured, Rejected, Unavailable
 from domain.jobs import VendorRequest
 from domain.model_rules import Model
 from domain.records import Record
-from providers.replicate.client import ReplicateClient, in_path, json_of
+from providers.replicate.client import ReplicateClient, in_path
 from providers.replicate.schemas import ReplicateSchemas
+from providers.vendor_words import json_of
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 VERSION = re.compile(r"[0-9a-f]{64}")

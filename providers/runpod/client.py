@@ -16,10 +16,10 @@ import httpx
 from pydantic import SecretStr
 
 from domain.errors import NotConfigured, OnModelError, OutOfCredit, RateLimited, Unavailable
+from providers.vendor_words import failure_line, one_line, without
 from providers.web import retry_after_seconds
 
 BASE_URL = "https://api.runpod.io/v2"
-QUOTE_CHARS = 300
 
 
 class RunPodClient:
@@ -127,16 +127,11 @@ class RunPodClient:
 
     def quote(self, text: object, hide: tuple[str, ...] = ()) -> str:
         """A vendor's words on one line, cut, and without the key or what is to be hidden should they repeat it."""
-        line = str(text)
-        for secret in (self._secret, *hide):
-            line = line.replace(secret, "**********")
-        line = " ".join(line.split())
-        return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+        return one_line(without(text, (self._secret, *hide)))
 
     def failure(self, error: BaseException) -> str:
-        """An exception in a few words, its class first, because httpx leaves many without a text."""
-        detail = self.quote(error)
-        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+        """An exception in a few words."""
+        return failure_line(error, self.quote(error))
 
 
 def json_of(response: httpx.Response) -> Any:
