@@ -276,8 +276,11 @@ def test_a_training_under_way_tells_its_step_and_loss(shop: Shop, server: Sandbo
     wait_until(has_told)
     told = looks[-1].training
     assert told is not None
-    assert (told.step, told.total_steps) == (600, 600)
-    assert told.loss == pytest.approx(1 / 600, rel=0.01)
+    # How far it has come when we look is chance; the stand-in's loss is one over the step.
+    assert told.step is not None
+    assert 0 < told.step <= 600
+    assert told.total_steps == 600
+    assert told.loss == pytest.approx(1 / told.step, rel=0.01)
 
 
 @pytest.mark.parametrize(("fault", "error"), [("job:truncate", Unavailable), ("job:expire", ResultExpired)])
