@@ -1,4 +1,4 @@
-"""What a vendor says, read as JSON or time and quoted on one line: everything about its words but what they mean."""
+"""What a vendor says, read as JSON or time and quoted on one line: all about its words but their meaning."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def moment(text: object) -> datetime | None:
         return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def in_zulu(when: datetime) -> str:
+    """A time in UTC as vendors' lists are asked for it, to the second; `moment` reads it back."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def without(text: object, secrets: Iterable[str]) -> str:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx
 
 from domain.errors import Unavailable
-from domain.jobs import VendorJobIds, VendorRequest
+from domain.jobs import VendorRequest
 from domain.records import Record
-from domain.submissions import AbsenceRule, Finding, LookUp, Submission
+from domain.submissions import AbsenceRule, LookUp, Submission
 from providers.fal.client import API_URL, FalClient
-from providers.vendor_words import json_of, moment
+from providers.lost_jobs import Sifted, is_same_json, since_of
+from providers.vendor_words import in_zulu, json_of, moment
 
 ABSENCE = AbsenceRule(
     can_prove=False,
@@ -31,16 +32,12 @@ ABSENCE = AbsenceRule(
     ),
 )
 
-CLOCK_SLACK = timedelta(minutes=2)
-"""fal's clock may stand before ours by this much."""
-
 PAGE_SIZE = 100
 """The most that fal gives at once (its documentation, as above)."""
 
 MOST_PAGES = 50
 INPUT_FIELDS = ("json_input", "input")
 TIME_FIELDS = ("sent_at", "created_at", "started_at")
-SHOWN_CANDIDATES = 20
 
 
 class _Listed(Record):
@@ -64,40 +61,28 @@ class FalLookUp:
         Several such, or ones whose input is not shown or says more than ours: unclear, with their ids. Reads every
         page first. `Unavailable` when the list could not be read whole; `NotConfigured` or `OutOfCredit` on 401, 403.
         """
-        since = submission.sent_at.astimezone(UTC) - CLOCK_SLACK
+        since, sifted = since_of(submission), Sifted()
         ours = request.with_urls(submission.url_of)
-        equal: dict[str, None] = {}
-        maybe: dict[str, None] = {}
-        seen = 0
         for listed in self._requests(request.endpoint, since):
             if listed.request_id in known_ids or (listed.sent_at is not None and listed.sent_at < since):
                 continue
-            seen += 1
+            sifted.see()
             if listed.input is None:
-                maybe[listed.request_id] = None
-            elif _is_same(listed.input, ours):
-                (maybe if listed.sent_at is None else equal)[listed.request_id] = None
-            elif isinstance(listed.input, dict) and _is_same({key: listed.input.get(key) for key in ours}, ours):
-                maybe[listed.request_id] = None
-        if len(equal) == 1:
-            (request_id,) = equal
-            detail = f"fal lists the request {request_id} with our input, sent since {_shown(since)}"
-            return LookUp(finding=Finding.FOUND, detail=detail, ids=VendorJobIds(request_id=request_id))
-        candidates = tuple({**equal, **maybe})
-        where = f"fal's list of {request.endpoint} since {_shown(since)}"
-        if candidates:
-            why = "have our input" if len(equal) > 1 else "may be ours, their input cannot be compared with it"
-            return LookUp(
-                finding=Finding.UNCLEAR,
-                detail=f"{where} holds {len(candidates)} requests that {why}",
-                candidates=candidates[:SHOWN_CANDIDATES],
-            )
-        return LookUp(finding=Finding.ABSENT, detail=f"{where} holds {seen} unknown requests, none with our input")
+                sifted.maybe(listed.request_id)
+            elif is_same_json(listed.input, ours):
+                (sifted.maybe if listed.sent_at is None else sifted.equal)(listed.request_id)
+            elif isinstance(listed.input, dict) and is_same_json({key: listed.input.get(key) for key in ours}, ours):
+                sifted.maybe(listed.request_id)
+        return sifted.verdict(
+            f"fal's list of {request.endpoint} since {in_zulu(since)}",
+            "requests",
+            lambda request_id: f"fal lists the request {request_id} with our input, sent since {in_zulu(since)}",
+        )
 
     def _requests(self, endpoint: str, since: datetime) -> Iterator[_Listed]:
         asked: dict[str, str] = {
             "endpoint_id": endpoint,
-            "start": _shown(since),
+            "start": in_zulu(since),
             "expand": "payloads",
             "limit": str(PAGE_SIZE),
         }
@@ -157,16 +142,3 @@ def _input_of(item: dict[str, Any]) -> Any:
 
 def _sent_at(item: dict[str, Any]) -> datetime | None:
     return next((when for field in TIME_FIELDS if (when := moment(item.get(field))) is not None), None)
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Equal as JSON: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def _shown(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,7 +19,7 @@ from domain.errors import NotConfigured, Unavailable
 from providers.fal.client import FalClient
 from providers.fal.lookup import pages
 from providers.vendor_ports import UsageLine
-from providers.vendor_words import moment
+from providers.vendor_words import in_zulu, moment
 
 LONGEST_SPAN = timedelta(days=90)
 """More is refused in one request (documentation as above)."""
@@ -63,7 +63,7 @@ class FalUsage:
         return tuple(found)
 
     def _events(self, since: datetime, until: datetime) -> Iterator[UsageLine]:
-        asked = {"start": _shown(since), "end": _shown(until + JUST_UNDER_A_SECOND), "limit": str(EVENTS_AT_ONCE)}
+        asked = {"start": in_zulu(since), "end": in_zulu(until + JUST_UNDER_A_SECOND), "limit": str(EVENTS_AT_ONCE)}
         doing = "reading what was charged"
 
         def check(response: httpx.Response) -> None:
@@ -87,8 +87,8 @@ class FalUsage:
 
     def _days(self, since: datetime, until: datetime) -> Iterator[UsageLine]:
         asked = {
-            "start": _shown(since),
-            "end": _shown(until + JUST_UNDER_A_SECOND),
+            "start": in_zulu(since),
+            "end": in_zulu(until + JUST_UNDER_A_SECOND),
             "timezone": "UTC",
             "timeframe": "day",
             "bound_to_timeframe": "false",
@@ -143,7 +143,3 @@ def _known(amount: Decimal | None) -> Decimal:
     if amount is None:
         raise Unavailable("fal's list of charges holds one whose amount cannot be read; it can be asked again.")
     return amount
-
-
-def _shown(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,20 +8,21 @@ to the letter. So a job that shows none is read by itself, and nothing here prov
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx
 
 from domain.errors import Unavailable
-from domain.jobs import VendorJobIds, VendorRequest
+from domain.jobs import VendorRequest
 from domain.records import Record
 from domain.registry import Registry
-from domain.submissions import AbsenceRule, Finding, LookUp, Submission
+from domain.submissions import AbsenceRule, LookUp, Submission
+from providers.lost_jobs import Sifted, is_same_json, since_of
 from providers.replicate.client import ReplicateClient, may_carry_token
 from providers.replicate.jobs import is_training
 from providers.replicate.queue import job_url
-from providers.vendor_words import json_of, moment
+from providers.vendor_words import in_zulu, json_of, moment
 
 ABSENCE = AbsenceRule(
     can_prove=False,
@@ -31,14 +32,9 @@ ABSENCE = AbsenceRule(
     ),
 )
 
-CLOCK_SLACK = timedelta(minutes=2)
-"""Replicate's clock may stand before ours by this much."""
-
 MOST_PAGES = 50
 MOST_READ = 200
 """How many jobs without an input in the list are read one by one."""
-
-SHOWN_CANDIDATES = 20
 
 
 class _Listed(Record):
@@ -63,45 +59,33 @@ class ReplicateLookUp:
         Several such, or ones whose input is not shown: unclear, with their ids. Reads every page first. `Unavailable`
         when the list could not be read whole; `NotConfigured` or `OutOfCredit` on 401, 402, 403.
         """
-        since = submission.sent_at.astimezone(UTC) - CLOCK_SLACK
+        since, sifted = since_of(submission), Sifted()
         of_training = is_training(self._registry, request)
         ours, name = request.with_urls(submission.url_of), request.endpoint.partition(":")[0]
-        equal: dict[str, None] = {}
-        maybe: dict[str, None] = {}
-        seen = read = 0
+        read = 0
         for listed in self._jobs(since, of_training=of_training):
             if listed.job_id in known_ids or listed.model not in ("", name):
                 continue
-            seen += 1
+            sifted.see()
             given = listed.input
             if given is None and read < MOST_READ:
                 read += 1
                 given = self._input_of(listed.job_id, of_training=of_training)
             if given is None:
-                maybe[listed.job_id] = None
-            elif _is_same(given, ours):
-                (maybe if listed.created_at is None else equal)[listed.job_id] = None
-        if len(equal) == 1:
-            (job_id,) = equal
-            detail = f"Replicate lists the job {job_id} with our input, made since {_shown(since)}"
-            return LookUp(finding=Finding.FOUND, detail=detail, ids=VendorJobIds(request_id=job_id))
-        where = f"Replicate's list of {'trainings' if of_training else 'predictions'} since {_shown(since)}"
-        candidates = tuple({**equal, **maybe})
-        if candidates:
-            why = "have our input" if len(equal) > 1 else "may be ours, their input cannot be compared with it"
-            return LookUp(
-                finding=Finding.UNCLEAR,
-                detail=f"{where} holds {len(candidates)} jobs of {name} that {why}",
-                candidates=candidates[:SHOWN_CANDIDATES],
-            )
-        detail = f"{where} holds {seen} unknown jobs of {name}, none with our input"
-        return LookUp(finding=Finding.ABSENT, detail=detail)
+                sifted.maybe(listed.job_id)
+            elif is_same_json(given, ours):
+                (sifted.maybe if listed.created_at is None else sifted.equal)(listed.job_id)
+        return sifted.verdict(
+            f"Replicate's list of {'trainings' if of_training else 'predictions'} since {in_zulu(since)}",
+            f"jobs of {name}",
+            lambda job_id: f"Replicate lists the job {job_id} with our input, made since {in_zulu(since)}",
+        )
 
     def _jobs(self, since: datetime, *, of_training: bool) -> Iterator[_Listed]:
         """Every job made since then, newest first as Replicate lists them; a job that is older ends the reading."""
         path = "/trainings" if of_training else "/predictions"
         # Only the list of predictions is documented to take a time.
-        url = path if of_training else str(httpx.URL(path, params={"created_after": _shown(since)}))
+        url = path if of_training else str(httpx.URL(path, params={"created_after": in_zulu(since)}))
         read: set[str] = set()
         for _ in range(MOST_PAGES):
             response = self._client.look("GET", url)
@@ -147,16 +131,3 @@ def _shown_input(job: object) -> Any:
         return None
     given = job.get("input")
     return given if isinstance(given, dict) and given else None
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Equal as JSON: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
-def _shown(when: datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
