@@ -19,6 +19,7 @@ from domain.errors import Rejected, Unavailable
 from domain.jobs import VendorRequest
 from domain.model_rules import Model
 from providers.fal.client import FalClient
+from providers.live_schemas import check_arguments, part_at
 from providers.vendor_ports import LiveSchema
 from providers.vendor_words import json_of
 
@@ -63,15 +64,7 @@ class FalSchemas:
         except Unavailable as error:
             log.warning("%s is ordered without a look at what it takes today: %s", model.key, error.message)
             return
-        given = frozenset(request.arguments)
-        problems = [f"has no field {name!r}" for name in sorted(given - live.fields)]
-        problems += [f"also wants {name!r}" for name in sorted(live.required - given)]
-        if problems:
-            raise Rejected(
-                f"{model.endpoint} has changed since it was written down: it {' and '.join(problems)} "
-                f"(fal's schema, read {live.read_at:%Y-%m-%d %H:%M} UTC). Correct {model.key} in "
-                "domain/models/fal.toml or choose another model; nothing was sent."
-            )
+        check_arguments(model, request, live, "fal", "domain/models/fal.toml")
 
     def _schema(self, endpoint: str) -> LiveSchema | None:
         """None when fal has no such endpoint."""
@@ -107,11 +100,11 @@ def _input_schema(document: Any, endpoint: str) -> LiveSchema | None:
 
     The path is the endpoint's; where fal writes it otherwise, the document's only POST is meant.
     """
-    paths = _at(document, "paths")
+    paths = part_at(document, "paths")
     entries = paths.items() if isinstance(paths, dict) else ()
-    posts = {name: post for name, path in entries if isinstance(post := _at(path, "post"), dict)}
+    posts = {name: post for name, path in entries if isinstance(post := part_at(path, "post"), dict)}
     post = posts.get(f"/{endpoint}") or (next(iter(posts.values())) if len(posts) == 1 else None)
-    body = _at(post, "requestBody", "content", "application/json", "schema")
+    body = part_at(post, "requestBody", "content", "application/json", "schema")
     fields, required = _merged(document, body, DEEPEST)
     if not fields:
         return None
@@ -127,15 +120,9 @@ def _merged(document: Any, schema: Any, levels: int) -> tuple[set[str], set[str]
     required = {str(name) for name in names} if isinstance(names, list) else set()
     others = list(parts) if isinstance(parts, list) else []
     if isinstance(reference := schema.get("$ref"), str):
-        others.append(_at(document, "components", "schemas", reference.rpartition("/")[2]))
+        others.append(part_at(document, "components", "schemas", reference.rpartition("/")[2]))
     for other in others[:MOST_PARTS]:
         more_fields, more_required = _merged(document, other, levels - 1)
         fields |= more_fields
         required |= more_required
     return fields, required
-
-
-def _at(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from domain.errors import Rejected, Retryable, Unavailable
 from domain.jobs import VendorRequest
 from domain.model_rules import Model, ModelKind
+from providers.live_schemas import check_arguments, part_at
 from providers.ports import Clock
 from providers.replicate.client import ReplicateClient
 from providers.vendor_ports import LiveSchema
@@ -52,15 +52,7 @@ class ReplicateSchemas:
         except Retryable as error:
             log.warning("%s is ordered without a look at what it takes today: %s", model.key, error.message)
             return
-        given = frozenset(request.arguments)
-        problems = [f"has no field {name!r}" for name in sorted(given - live.fields)]
-        problems += [f"also wants {name!r}" for name in sorted(live.required - given)]
-        if problems:
-            raise Rejected(
-                f"{model.endpoint} has changed since it was written down: it {' and '.join(problems)} "
-                f"(Replicate's schema, read {live.read_at:%Y-%m-%d %H:%M} UTC). Correct {model.key} in "
-                "domain/models/replicate.toml or choose another model; nothing was sent."
-            )
+        check_arguments(model, request, live, "Replicate", "domain/models/replicate.toml")
 
     def _read(self, model: Model, now: datetime) -> LiveSchema:
         name, _, version = model.endpoint.partition(":")
@@ -73,17 +65,11 @@ class ReplicateSchemas:
             )
         self._client.check_look(response, f"reading the schema of {name}")
         shown = json_of(response)
-        found = shown if version else _at(shown, "latest_version")
+        found = shown if version else part_at(shown, "latest_version")
         part = "TrainingInput" if model.kind is ModelKind.TRAINER else "Input"
-        schema = _at(found, "openapi_schema", "components", "schemas", part)
-        fields, required = _at(schema, "properties"), _at(schema, "required") or []
+        schema = part_at(found, "openapi_schema", "components", "schemas", part)
+        fields, required = part_at(schema, "properties"), part_at(schema, "required") or []
         if not isinstance(fields, dict) or not fields or not isinstance(required, list):
             raise Unavailable(f"Replicate shows no schema of {name} that says what it takes.")
         names = frozenset(str(field) for field in required)
         return LiveSchema(fields=frozenset(str(field) for field in fields), required=names, read_at=now)
-
-
-def _at(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
