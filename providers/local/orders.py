@@ -12,16 +12,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from domain.errors import BadInput, BadTrainingSet, NotConfigured, Rejected
-from domain.jobs import BlobRef, VendorRequest, blob_argument
+from domain.jobs import BlobRef, VendorRequest
 from domain.model_rules import Model, ModelKind, ProgramRule, TrainerKind
 from domain.records import Record
 from domain.registry import Registry
 from providers.local.supervisor import JOB, STATUS, WORKER
 from providers.requests.training import training_arguments
 from providers.settings import TRAINER_HOME_VARIABLES
+from providers.trainers.machine_orders import (
+    MachineOrder,
+    job_commands,
+    job_files,
+    job_results,
+    order_arguments,
+    stored_name,
+)
 from providers.trainers.plan_records import TrainingPlan
 from providers.trainers.plans import plan_training
-from providers.trainers.worker_job import JobCommand, JobData, JobFile, JobResult, WorkerJob, worker_source
+from providers.trainers.worker_job import JobData, WorkerJob, worker_source
 from providers.vendor_ports import TrainingOrder
 
 GPU = "gpu"
@@ -37,29 +45,10 @@ ENTRIES = {
 """What must lie in a program's home (runpod_trainers.md 2.1, 3.1, 3.2)."""
 
 
-class GpuOrder(Record):
+class GpuOrder(MachineOrder):
     """A request for one's own GPU, read back."""
 
-    model: str
-    dataset: BlobRef
-    trigger_word: str
-    steps: int
-    learning_rate: float | None = None
-    rank: int | None = None
-    image_count: int
     hard_stop_seconds: int
-
-    def training(self) -> TrainingOrder:
-        """The order it was written for."""
-        return TrainingOrder(
-            trainer_key=self.model,
-            zip=self.dataset,
-            trigger_word=self.trigger_word,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            rank=self.rank,
-            image_count=self.image_count,
-        )
 
 
 class Workplace(Record):
@@ -107,14 +96,8 @@ def gpu_request(registry: Registry, order: TrainingOrder, vendor: str, workplace
     model = registry.model(order.trainer_key)
     training_arguments(model, order)
     program = program_of(model)
-    wishes = {"learning_rate": order.learning_rate, "rank": order.rank}
     arguments: dict[str, Any] = {
-        "model": model.key,
-        "dataset": blob_argument(order.zip),
-        "trigger_word": order.trigger_word,
-        "steps": order.steps,
-        **{name: value for name, value in wishes.items() if value is not None},
-        "image_count": order.image_count,
+        **order_arguments(model, order),
         "hard_stop_seconds": program.hard_stop_seconds,
     }
     request = VendorRequest(vendor=vendor, endpoint=GPU, arguments=arguments)
@@ -161,25 +144,14 @@ def fill_folder(
 
 def worker_job(plan: TrainingPlan, folder: Path, dataset_sha256: str, heartbeat_seconds: float) -> WorkerJob:
     """The job as the worker reads it, every address a path below `folder`."""
-    work = folder / "work"
+    work = str(folder / "work")
     return WorkerJob(
         job=folder.name,
         dataset=JobData(url=str(folder / "dataset.zip"), sha256=dataset_sha256, folder=str(folder / "dataset")),
-        work_folder=str(work),
-        files=tuple(JobFile(path=str(work / file.path), text=file.text) for file in plan.files),
-        commands=tuple(
-            JobCommand(name=one.name, argv=one.argv, folder=one.folder, is_training=one.is_training)
-            for one in plan.commands
-        ),
-        results=tuple(
-            JobResult(
-                role=result.role,
-                glob=str(work / result.path),
-                is_required=result.is_required,
-                url=str(folder / "results" / f"{result.role}{Path(result.path).suffix}"),
-            )
-            for result in plan.results
-        ),
+        work_folder=work,
+        files=job_files(plan, work),
+        commands=job_commands(plan),
+        results=job_results(plan, work, lambda one: str(folder / "results" / stored_name(one))),
         status_url=str(folder / STATUS),
         log_url=str(folder / LOG),
         heartbeat_seconds=heartbeat_seconds,

@@ -10,24 +10,30 @@ import json
 import re
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
-from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from domain.errors import BadInput, BadTrainingSet, NotConfigured, Rejected
-from domain.jobs import BlobRef, VendorRequest, blob_argument
+from domain.jobs import BlobRef, VendorRequest
 from domain.model_rules import Model, ModelKind, ProgramRule
 from domain.pods import HARD_STOP_ARGUMENT, deadline_epoch, hard_stop
-from domain.records import Record
 from domain.registry import Registry
 from domain.submissions import Submission
 from providers.blobs.naming import LONGEST_LINK
 from providers.requests.training import training_arguments
 from providers.runpod.catalogue import Gpu
-from providers.trainers.plan_records import Purpose, TrainingPlan
+from providers.trainers.machine_orders import (
+    MachineOrder,
+    job_commands,
+    job_files,
+    job_results,
+    order_arguments,
+    stored_name,
+)
+from providers.trainers.plan_records import TrainingPlan
 from providers.trainers.plans import plan_training
-from providers.trainers.worker_job import JobCommand, JobData, JobFile, JobResult, WorkerJob, packed, pod_command
+from providers.trainers.worker_job import JobData, WorkerJob, packed, pod_command
 from providers.vendor_ports import Handover, TrainingOrder
 
 PODS = "pods"
@@ -49,16 +55,9 @@ LINKS_OUTLIVE = timedelta(hours=2)
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
-class PodOrder(Record):
+class PodOrder(MachineOrder):
     """A pod's request, read back."""
 
-    model: str
-    dataset: BlobRef
-    trigger_word: str
-    steps: int
-    learning_rate: float | None = None
-    rank: int | None = None
-    image_count: int
     image: str
     gpus: Annotated[tuple[str, ...], Field(min_length=1)]
     min_cuda_version: str | None = None
@@ -70,18 +69,6 @@ class PodOrder(Record):
     def cap_usd(self) -> Decimal:
         return Decimal(self.price_cap_usd_per_hour)
 
-    def training(self) -> TrainingOrder:
-        """The order it was written for."""
-        return TrainingOrder(
-            trainer_key=self.model,
-            zip=self.dataset,
-            trigger_word=self.trigger_word,
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            rank=self.rank,
-            image_count=self.image_count,
-        )
-
 
 def pod_request(registry: Registry, order: TrainingOrder, vendor: str) -> VendorRequest:
     """The request; the same for the same order. `BadInput` or `BadTrainingSet` says what the trainer cannot take."""
@@ -89,14 +76,8 @@ def pod_request(registry: Registry, order: TrainingOrder, vendor: str) -> Vendor
     training_arguments(model, order)
     program = program_of(model)
     plan_training(model, order, DATASET_FOLDER, WORK_FOLDER)
-    wishes = {"learning_rate": order.learning_rate, "rank": order.rank}
     arguments: dict[str, Any] = {
-        "model": model.key,
-        "dataset": blob_argument(order.zip),
-        "trigger_word": order.trigger_word,
-        "steps": order.steps,
-        **{name: value for name, value in wishes.items() if value is not None},
-        "image_count": order.image_count,
+        **order_arguments(model, order),
         "image": program.image,
         "gpus": list(program.gpus),
         "min_cuda_version": program.min_cuda_version,
@@ -148,11 +129,6 @@ def program_of(model: Model) -> ProgramRule:
     return program
 
 
-def stored_name(role: str, pattern: str) -> str:
-    """What a result is called in its box."""
-    return f"{role}{PurePosixPath(pattern).suffix}"
-
-
 def pod_body(
     registry: Registry,
     order: PodOrder,
@@ -180,25 +156,12 @@ def pod_body(
         job=name,
         dataset=JobData(url=dataset_url, sha256=order.dataset.sha256, folder=DATASET_FOLDER),
         work_folder=WORK_FOLDER,
-        files=tuple(JobFile(path=f"{WORK_FOLDER}/{file.path}", text=file.text) for file in plan.files),
-        commands=tuple(
-            JobCommand(
-                name=command.name,
-                argv=command.argv,
-                folder=command.folder,
-                is_training=command.purpose is Purpose.TRAIN,
-                timeout_seconds=None if command.purpose is Purpose.TRAIN else PREPARING_SECONDS,
-            )
-            for command in plan.commands
-        ),
-        results=tuple(
-            JobResult(
-                role=result.role,
-                glob=f"{WORK_FOLDER}/{result.path}",
-                is_required=result.is_required,
-                url=handover.write_link(name, stored_name(result.role, result.path), valid_for),
-            )
-            for result in plan.results
+        files=job_files(plan, WORK_FOLDER),
+        commands=job_commands(plan, PREPARING_SECONDS),
+        results=job_results(
+            plan,
+            WORK_FOLDER,
+            lambda one: handover.write_link(name, stored_name(one), valid_for),
         ),
         status_url=handover.write_link(name, STATUS_NAME, valid_for),
         status_read_url=handover.read_back_link(name, STATUS_NAME, valid_for),

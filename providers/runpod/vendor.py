@@ -45,8 +45,8 @@ from providers.runpod.orders import (
     pod_body,
     pod_request,
     read_order,
-    stored_name,
 )
+from providers.trainers.machine_orders import stored_name
 from providers.trainers.worker_job import StatusFile, WorkerStatus, read_status
 from providers.vendor_ports import Handover, Ping, Pod, TrainingOrder, UsageLine
 from providers.web import NEVER_SENT
@@ -231,10 +231,7 @@ class RunPodVendor:
         if status.state is not VendorState.DONE or ticket is None or told is None:
             raise JobFailed(f"{whom} ended without a result: {status.message or 'it does not say why'}", billed)
         files = {file.role: file for file in told.files}
-        results = [
-            (one.role, stored_name(one.role, one.path), one.is_required)
-            for one in plan_of(self._registry, order).results
-        ]
+        results = [(one.role, stored_name(one), one.is_required) for one in plan_of(self._registry, order).results]
         missing = [role for role, _, is_required in results if is_required and role not in files]
         if missing:
             raise JobFailed(f"{whom} says it is done and left no {' and no '.join(missing)}.", billed)
