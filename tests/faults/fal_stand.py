@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from domain.jobs import BlobRef, JobOrder, Operation, Stage, VendorRequest, blob_argument
 from providers.ports import BlobStore
-from providers.sandbox.faults import gateway_page
 from providers.sandbox.launcher import control
 from providers.sandbox.server import SandboxOptions, SandboxServer
-from providers.sandbox.wire import API_HOST, FILE_HOSTS, QUEUE_HOSTS, REST_HOST, FilePart, Reply, Request
+from providers.sandbox.wire import API_HOST, FILE_HOSTS, QUEUE_HOSTS, REST_HOST, Reply, Request
 from providers.sandbox.work import WorkOptions
 from tasks.results import LOOKS_BEFORE_GONE
 from tests.contract.sandbox_fixtures import STAND_IN, TRAINER, training_zip
@@ -27,8 +25,7 @@ from tests.faults.stands import (
     after_settling,
     paid_order,
 )
-
-Strike = Callable[[Request, Callable[[], Reply]], Reply]
+from tests.faults.strikes import Strike, cut_by, drop, refuse, stall, strikes_of
 
 
 class _Sandbox(SandboxServer):
@@ -82,6 +79,7 @@ class FalStand:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._cut = cut_by(folder)
         self._server = _Sandbox(SandboxOptions(home=folder, work=WorkOptions(engine=STAND_IN)))
         self.url = ""
         self._known: set[str] = set()
@@ -135,7 +133,7 @@ class FalStand:
         match fault, step:
             case Fault.VANISHED, Step.AFTER_POST:
                 self._server.faults.set("list:hide")
-                self._arm("submit", [_drop])
+                self._arm("submit", [drop])
             case Fault.VANISHED, Step.POLLING:
                 self._arm("status", [_missing] * LOOKS_BEFORE_GONE)
             case Fault.VANISHED, Step.DOWNLOAD:
@@ -149,7 +147,7 @@ class FalStand:
                 self._arm("upload", [_gone] * FREE_REPEATS)
             case Fault.EXPIRED, Step.AFTER_POST:
                 self._server.faults.set("file:expire_once#1")
-                self._arm("submit", [_drop])
+                self._arm("submit", [drop])
             case Fault.EXPIRED, _:
                 self._server.faults.set("file:expire_once#1")
             case Fault.ENDLESS, Step.AFTER_POST:
@@ -157,7 +155,7 @@ class FalStand:
             case Fault.ENDLESS, Step.POLLING | Step.COMPLETION:
                 self._stick()
             case Fault.ENDLESS, _:
-                self._arm(_FAL_ROUTE[step], [_stall] * REPEATS_OF_SILENCE)
+                self._arm(_FAL_ROUTE[step], [stall] * REPEATS_OF_SILENCE)
             case Fault.UNKNOWN, Step.POLLING:
                 self._server.faults.set(f"status:unknown_word=PAUSED#1-{LOOKS_BEFORE_GONE}")
             case _, _:
@@ -166,16 +164,6 @@ class FalStand:
 
     def _arm(self, route: str, strikes: list[Strike]) -> None:
         self._server.armed[route] = _Strikes(strikes)
-
-    def _cut(self, request: Request, work: Callable[[], Reply]) -> Reply:
-        """The whole answer is promised, half of it comes."""
-        reply = work()
-        part = reply.body
-        if isinstance(part, bytes):
-            path = self._folder / "cut"
-            path.write_bytes(part)
-            part = FilePart(path, 0, len(part))
-        return replace(reply, body=replace(part, cut_at=part.length // 2))
 
     def _stick(self) -> None:
         """From now on every look shows the job at work and its result is not there yet, until somebody stops it."""
@@ -222,57 +210,14 @@ class _Forever(_Strikes):
         return None if self._is_over() else self._strike
 
 
-def _drop(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(is_dropped=True)
-
-
-def _stall(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(stall_seconds=60, is_dropped=True)
-
-
-def _rate_limit(request: Request, work: Callable[[], Reply]) -> Reply:
-    return Reply.of(429, {"detail": "Too many requests", "retry_after": 2})
-
-
-def _error(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply.of(500, {"detail": "Internal Server Error"})
-
-
-def _gateway(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return gateway_page(502)
-
-
-def _malformed(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(200, {"Content-Type": "application/json"}, b'{"status": "COMPLETED", "request_id": "6f')
-
-
-def _missing(request: Request, work: Callable[[], Reply]) -> Reply:
-    return Reply.of(404, {"detail": "Not found"})
-
-
-def _gone(request: Request, work: Callable[[], Reply]) -> Reply:
-    return Reply.of(410, {"detail": "Gone"})
-
-
-def _odd_status(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply.of(ODD_STATUS, {"detail": "PAUSED"})
-
-
-_ANSWERS: dict[Fault, Strike] = {
-    Fault.DROP: _drop,
-    Fault.STALL: _stall,
-    Fault.RATE_LIMIT: _rate_limit,
-    Fault.ERROR: _error,
-    Fault.GATEWAY: _gateway,
-    Fault.MALFORMED: _malformed,
-    Fault.UNKNOWN: _odd_status,
-}
+_ANSWERS = strikes_of(
+    rate_limit=Reply.of(429, {"detail": "Too many requests", "retry_after": 2}),
+    error=Reply.of(500, {"detail": "Internal Server Error"}),
+    malformed=b'{"status": "COMPLETED", "request_id": "6f',
+    odd_status=Reply.of(ODD_STATUS, {"detail": "PAUSED"}),
+)
+_missing = refuse(Reply.of(404, {"detail": "Not found"}))
+_gone = refuse(Reply.of(410, {"detail": "Gone"}))
 
 
 def _body_of(reply: Reply) -> bytes:

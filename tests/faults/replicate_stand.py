@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from domain.jobs import BlobRef, JobOrder, Operation, Stage, VendorRequest, blob_argument
 from providers.ports import BlobStore
-from providers.sandbox.faults import gateway_page
 from providers.sandbox.launcher import control
 from providers.sandbox.replicate_answers import problem, throttled
 from providers.sandbox.replicate_wire import API_HOST, DELIVERY_HOST
 from providers.sandbox.server import SandboxOptions, SandboxServer
-from providers.sandbox.wire import FilePart, Reply, Request
+from providers.sandbox.wire import Reply, Request
 from providers.sandbox.work import WorkOptions
 from tasks.results import LOOKS_BEFORE_GONE
 from tests.contract.sandbox_fixtures import STAND_IN, training_zip
@@ -30,10 +28,10 @@ from tests.faults.stands import (
     after_settling,
     paid_order,
 )
+from tests.faults.strikes import Strike, cut_by, drop, refuse, stall, strikes_of
 
 TRAINER, STEPS = "ostris/flux-dev-lora-trainer", 20
 FIXED = {"autocaption": False, "resolution": "512,768,1024", "batch_size": 1}
-Strike = Callable[[Request, Callable[[], Reply]], Reply]
 
 _ROUTE = {
     Step.BEFORE_POST: "upload",
@@ -89,6 +87,7 @@ class ReplicateStand:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._cut = cut_by(folder)
         self._server = _Sandbox(SandboxOptions(home=folder, work=WorkOptions(engine=STAND_IN)))
         self.url = ""
         self._known: set[str] = set()
@@ -147,7 +146,7 @@ class ReplicateStand:
         match fault, step:
             case Fault.VANISHED, Step.AFTER_POST:
                 self._server.faults.set("list:hide")
-                self._arm("submit", [_drop])
+                self._arm("submit", [drop])
             case Fault.VANISHED, Step.POLLING:
                 self._arm("look", [_missing] * LOOKS_BEFORE_GONE)
             case Fault.VANISHED, Step.COMPLETION | Step.DOWNLOAD:
@@ -158,7 +157,7 @@ class ReplicateStand:
                 self._arm("upload", [_gone] * FREE_REPEATS)
             case Fault.EXPIRED, Step.AFTER_POST:
                 self._server.faults.set("file:expire_once#1")
-                self._arm("submit", [_drop])
+                self._arm("submit", [drop])
             case Fault.EXPIRED, _:
                 self._server.faults.set("file:expire_once#1")
             case Fault.ENDLESS, Step.AFTER_POST:
@@ -166,7 +165,7 @@ class ReplicateStand:
             case Fault.ENDLESS, Step.POLLING | Step.COMPLETION:
                 self._server.always["look"] = self._at_work
             case Fault.ENDLESS, _:
-                self._arm(_ROUTE[step], [_stall] * REPEATS_OF_SILENCE)
+                self._arm(_ROUTE[step], [stall] * REPEATS_OF_SILENCE)
             case Fault.UNKNOWN, Step.POLLING:
                 self._server.faults.set(f"status:unknown_word=PAUSED#1-{LOOKS_BEFORE_GONE}")
             case _, _:
@@ -175,16 +174,6 @@ class ReplicateStand:
 
     def _arm(self, route: str, strikes: list[Strike]) -> None:
         self._server.armed[route] = list(strikes)
-
-    def _cut(self, request: Request, work: Callable[[], Reply]) -> Reply:
-        """The whole answer is promised, half of it comes."""
-        reply = work()
-        part = reply.body
-        if isinstance(part, bytes):
-            path = self._folder / "cut"
-            path.write_bytes(part)
-            part = FilePart(path, 0, len(part))
-        return replace(reply, body=replace(part, cut_at=part.length // 2))
 
     def _at_work(self, request: Request, work: Callable[[], Reply]) -> Reply:
         """Every look shows the job at work, until somebody stops it."""
@@ -195,54 +184,11 @@ class ReplicateStand:
         return Reply.of(200, json.loads(reply.body) | {"status": "processing", "output": None, "completed_at": None})
 
 
-def _drop(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(is_dropped=True)
-
-
-def _stall(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(stall_seconds=60, is_dropped=True)
-
-
-def _rate_limit(request: Request, work: Callable[[], Reply]) -> Reply:
-    return throttled(2)
-
-
-def _error(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return problem(500, "Internal server error", "Something went wrong")
-
-
-def _gateway(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return gateway_page(502)
-
-
-def _malformed(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(201, {"Content-Type": "application/json"}, b'{"status": "succeeded", "id": "6f')
-
-
-def _missing(request: Request, work: Callable[[], Reply]) -> Reply:
-    return problem(404, "Not found", "The requested resource could not be found.")
-
-
-def _gone(request: Request, work: Callable[[], Reply]) -> Reply:
-    return problem(410, "Gone", "It is no longer here.")
-
-
-def _odd_status(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return problem(ODD_STATUS, "Paused", "Paused")
-
-
-_ANSWERS: dict[Fault, Strike] = {
-    Fault.DROP: _drop,
-    Fault.STALL: _stall,
-    Fault.RATE_LIMIT: _rate_limit,
-    Fault.ERROR: _error,
-    Fault.GATEWAY: _gateway,
-    Fault.MALFORMED: _malformed,
-    Fault.UNKNOWN: _odd_status,
-}
+_ANSWERS = strikes_of(
+    rate_limit=throttled(2),
+    error=problem(500, "Internal server error", "Something went wrong"),
+    malformed=b'{"status": "succeeded", "id": "6f',
+    odd_status=problem(ODD_STATUS, "Paused", "Paused"),
+)
+_missing = refuse(problem(404, "Not found", "The requested resource could not be found."))
+_gone = refuse(problem(410, "Gone", "It is no longer here."))

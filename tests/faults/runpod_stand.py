@@ -13,7 +13,6 @@ import json
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,20 @@ from domain.jobs import BlobRef, JobOrder, Operation, Stage
 from domain.registry import load_registry
 from providers.ports import BlobStore
 from providers.runpod.orders import LOG_NAME, STATUS_NAME, pod_request
-from providers.sandbox.faults import gateway_page
 from providers.sandbox.machines import Machine
 from providers.sandbox.places import HANDOVER_HOST, RUNPOD_HOST
 from providers.sandbox.runpod_wire import RunPodPart, problem
 from providers.sandbox.server import SandboxOptions, SandboxServer
-from providers.sandbox.wire import FilePart, Reply, Request
+from providers.sandbox.wire import Reply, Request
 from providers.trainers.worker_job import StatusFile, WorkerJob, WorkerStatus
 from providers.vendor_ports import TrainingOrder
 from tasks.results import LOOKS_BEFORE_GONE
 from tests.faults.matrix import Fault, Step, VendorName
 from tests.faults.stands import FREE_REPEATS, ODD_STATUS, REPEATS_OF_SILENCE, after_settling, paid_order
+from tests.faults.strikes import Strike, cut_by, drop, refuse, stall, strikes_of
 
 LOOKS_UNTIL_DONE = 2
 
-Strike = Callable[[Request, Callable[[], Reply]], Reply]
 
 _ROUTE = {
     Step.BEFORE_POST: "upload",
@@ -152,7 +150,7 @@ class RunPodStand:
     billed_usd = None  # its minutes, which are seconds here
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._cut = cut_by(folder)
         self._server = _Sandbox(SandboxOptions(home=folder))
         self.url = ""
         self._known = 0
@@ -212,7 +210,7 @@ class RunPodStand:
                 self._arm("upload", [_missing])
             case Fault.MALFORMED, Step.BEFORE_POST:
                 # Of an upload only the status counts: the catalogue is read before the POST, too.
-                self._arm("catalogue", [_malformed] * FREE_REPEATS)
+                self._arm("catalogue", [_ANSWERS[Fault.MALFORMED]] * FREE_REPEATS)
             case Fault.VANISHED, Step.AFTER_POST:
                 self._arm("create", [self._take_and_lose])
             case Fault.VANISHED, _:
@@ -221,18 +219,18 @@ class RunPodStand:
                 self._arm("upload", [_gone] * FREE_REPEATS)
             case Fault.EXPIRED, _:
                 self._arm("fetch", [_missing])
-                self._arm("create", [_drop] if step is Step.AFTER_POST else [])
+                self._arm("create", [drop] if step is Step.AFTER_POST else [])
             case Fault.ENDLESS, Step.AFTER_POST:
                 # No answer, and the pod is missing from the next lists too.
                 self._server.faults.set(f"list:hide#1-{FREE_REPEATS}")
-                self._arm("create", [_stall])
+                self._arm("create", [stall])
             case Fault.ENDLESS, Step.POLLING | Step.COMPLETION:
                 self._stay_at_work()
             case Fault.ENDLESS, _:
-                self._arm(_ROUTE[step], [_stall] * REPEATS_OF_SILENCE)
+                self._arm(_ROUTE[step], [stall] * REPEATS_OF_SILENCE)
             case Fault.UNKNOWN, Step.AFTER_POST:
                 self._server.faults.set("status:unknown_word=MELTED@pods")
-                self._arm("create", [_drop])
+                self._arm("create", [drop])
             case Fault.UNKNOWN, Step.POLLING:
                 self._server.faults.set(f"status:unknown_word=MELTED@pods#1-{FREE_REPEATS}")
             case _, _:
@@ -266,72 +264,17 @@ class RunPodStand:
         for pod in self._server.part.pods.there():
             self._server.tell(pod.name, state="running")
 
-    def _cut(self, request: Request, work: Callable[[], Reply]) -> Reply:
-        """The whole answer is promised, half of it comes."""
-        reply = work()
-        part = reply.body
-        if isinstance(part, bytes):
-            if not part:  # an answer without a body has no half
-                return Reply(is_dropped=True)
-            path = self._folder / "cut"
-            path.write_bytes(part)
-            part = FilePart(path, 0, len(part))
-        return replace(reply, body=replace(part, cut_at=part.length // 2))
-
 
 def _lora_of(name: str) -> bytes:
     header = json.dumps({"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}, "__metadata__": {"job": name}})
     return struct.pack("<Q", len(header)) + header.encode() + b"\1\0"
 
 
-def _drop(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(is_dropped=True)
-
-
-def _stall(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(stall_seconds=60, is_dropped=True)
-
-
-def _rate_limit(request: Request, work: Callable[[], Reply]) -> Reply:
-    return problem(429, "Too Many Requests", "rate limit exceeded", retry_after=2)
-
-
-def _error(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return problem(500, "Internal Server Error", "something broke")
-
-
-def _gateway(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return gateway_page(502)
-
-
-def _malformed(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return Reply(200, {"Content-Type": "application/json"}, b'{"id": "6f')
-
-
-def _missing(request: Request, work: Callable[[], Reply]) -> Reply:
-    return problem(404, "Not Found", "not found")
-
-
-def _gone(request: Request, work: Callable[[], Reply]) -> Reply:
-    return problem(410, "Gone", "gone")
-
-
-def _odd_status(request: Request, work: Callable[[], Reply]) -> Reply:
-    work()
-    return problem(ODD_STATUS, "PAUSED", "paused")
-
-
-_ANSWERS: dict[Fault, Strike] = {
-    Fault.DROP: _drop,
-    Fault.STALL: _stall,
-    Fault.RATE_LIMIT: _rate_limit,
-    Fault.ERROR: _error,
-    Fault.GATEWAY: _gateway,
-    Fault.MALFORMED: _malformed,
-    Fault.UNKNOWN: _odd_status,
-}
+_ANSWERS = strikes_of(
+    rate_limit=problem(429, "Too Many Requests", "rate limit exceeded", retry_after=2),
+    error=problem(500, "Internal Server Error", "something broke"),
+    malformed=b'{"id": "6f',
+    odd_status=problem(ODD_STATUS, "PAUSED", "paused"),
+)
+_missing = refuse(problem(404, "Not Found", "not found"))
+_gone = refuse(problem(410, "Gone", "gone"))
