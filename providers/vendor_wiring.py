@@ -216,6 +216,7 @@ def _sandbox_runpod(around: Surroundings) -> JobVendor:
         handover=handover,
         clock=around.clock,
         name=name,
+        counts_hours=False,
         hugging_face_secret="rehearsal",  # noqa: S106 (the name of a secret that the stand-in's machines have)
     )
     serverless = ServerlessVendor(

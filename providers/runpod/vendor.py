@@ -94,7 +94,8 @@ class RunPodVendor:
 
     Requests are those of `training_request` (endpoint "pods"). `handover` is where pods read and leave files;
     `hugging_face_secret` names a secret at RunPod that holds a token for gated bases. One account belongs to one
-    ledger: another ledger's reaper would take its pods for orphans. Safe to share between threads.
+    ledger: another ledger's reaper would take its pods for orphans. `counts_hours` False settles jobs at their estimate
+    instead of their pods' hours, for a rehearsal, whose machines take seconds. Safe to share between threads.
     """
 
     charges_failures = True  # its hours, the pulling of the image included
@@ -122,6 +123,7 @@ class RunPodVendor:
         name: str = "runpod",
         base_url: str = BASE_URL,
         hugging_face_secret: str | None = None,
+        counts_hours: bool = True,
     ) -> None:
         self.vendor = name
         self._client = RunPodClient(http, key, base_url)
@@ -129,6 +131,7 @@ class RunPodVendor:
         self._handover = handover
         self._clock = clock
         self._hugging_face_secret = hugging_face_secret
+        self._counts_hours = counts_hours
 
     def __repr__(self) -> str:
         return f"RunPodVendor(name={self.vendor!r})"
@@ -224,7 +227,9 @@ class RunPodVendor:
             look = self._seen(ids.request_id)  # a worker's word came first: is its machine really gone?
         if look is not None:
             self._end(ids.request_id)
-        billed = None if ticket is None else billed_usd(ticket, look, told, cap=order.cap_usd)
+        billed = None
+        if ticket is not None and self._counts_hours:
+            billed = billed_usd(ticket, look, told, cap=order.cap_usd)
         whom = f"The pod {ids.request_id}"
         if status.state is VendorState.GONE:
             raise ResultExpired(f"{whom} is gone, and it left no result.")
@@ -282,6 +287,10 @@ class RunPodVendor:
 
     def usage(self, since: datetime, until: datetime) -> tuple[UsageLine, ...]:
         """As `UsageReader`: one line per pod; `billing.read_usage` says how the span is rounded."""
+        if not self._counts_hours:
+            raise NotConfigured(
+                "A rehearsed machine takes seconds, not hours: what it cost cannot be compared."
+            )
         return read_usage(self._client, since, until)
 
     # --- looking ---

@@ -258,6 +258,19 @@ def test_a_training_that_failed_says_why_and_what_it_cost(
     assert (failed.value.billed_usd, runpod.pods) == (Decimal("0.69"), {})
 
 
+def test_a_rehearsals_pod_tells_no_price_of_its_seconds_and_is_deleted_all_the_same(
+    runpod: RunPodStandIn, handover: Handover
+) -> None:
+    with open_plain() as http:
+        vendor = vendor_over(http, handover, runpod.url, counts_hours=False)
+        ids = vendor.submit(TRAIN, FIRST)
+        leave_results(handover)
+        files, billed = collected(vendor, ids)
+        assert (set(files), billed, runpod.pods) == ({"lora", "config", "log"}, None, {})
+        with pytest.raises(NotConfigured, match="cannot be compared"):
+            vendor.usage(SENT_AT, SENT_AT + timedelta(hours=1))
+
+
 def test_done_without_the_file_is_a_failure(runpod: RunPodStandIn, vendor: RunPodVendor, handover: Handover) -> None:
     ids = living(runpod, minutes=60)
     told = leave_results(handover)
