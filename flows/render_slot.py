@@ -21,7 +21,7 @@ from domain.errors import (
 )
 from flows.running import buy, buy_all, in_thread
 from flows.words import SeasonSlug, SlotNumber
-from tasks.application import fall_back_task, plan_slot_stills_task, start_render_task
+from tasks.application import fall_back_task, start_render_task
 from tasks.cancelling import stop_paid_work
 from tasks.identity import score_render_task
 from tasks.lookups import is_rendered_task, render_routes_task, season_id_task, use_lora_task
@@ -32,6 +32,7 @@ from tasks.rendering import (
     leading_route,
     plan_slot_video_task,
 )
+from tasks.slot_stills import plan_slot_stills_task
 
 LoraId = Annotated[int | None, Field(ge=1)]
 

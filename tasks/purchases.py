@@ -20,16 +20,9 @@ from domain.records import Record
 from domain.registry import Registry
 from domain.seasons import Character, Season, SlotEntry
 from domain.vendors import catalogue_of, vendor_for
-from tasks.application import (
-    FACE_STILL_API,
-    STILL_SIZE,
-    first_routes,
-    model_takes,
-    slot_seconds,
-    still_api_name,
-    still_groups,
-)
+from tasks.application import first_routes, slot_seconds
 from tasks.references import reference_candidates
+from tasks.slot_stills import FACE_STILL_API, STILL_SIZE, model_takes, still_api_name, still_groups
 from tasks.training import steps_of
 from tasks.view_orders import still_price, view_price
 

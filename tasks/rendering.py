@@ -18,10 +18,10 @@ from domain.prompts import in_words, rewrite_prompt, with_trigger
 from domain.renders import Render, RenderState, SlotPlan
 from providers.vendor_ports import Element, LoraUse, VideoOrder
 from providers.wiring import open_ports
-from tasks.application import finished_stills, plan_of
 from tasks.jobs import plan_job
 from tasks.picture_limits import check_pictures
 from tasks.profiles import profile_for, profiled_lora
+from tasks.slot_stills import finished_stills, plan_of
 from tasks.view_orders import clip_job
 
 if TYPE_CHECKING:

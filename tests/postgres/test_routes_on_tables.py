@@ -15,9 +15,10 @@ from domain.errors import BadInput
 from domain.loras import PinnedCharacter
 from domain.proofs import Proof, Verdict, entry_sha256
 from domain.renders import RenderState
-from tasks.application import choose_lora, fall_back, plan_slot_stills, start_render
+from tasks.application import choose_lora, fall_back, start_render
 from tasks.rendering import finish_render, video_job
 from tasks.season_facts import clips_of_season
+from tasks.slot_stills import plan_slot_stills
 from tests.acceptance.standin_vendor import StandinVendor
 from tests.ports_for_tests import PortsForTests, new_database, settings_for_tests, store_season
 

@@ -25,7 +25,7 @@ from domain.applications import (
 from domain.characters import LoraStatus
 from domain.jobs import BlobRef
 from domain.registry import load_registry
-from tasks.application import model_takes
+from tasks.slot_stills import model_takes
 
 FLUX, WAN, WAN_I2V = "flux-1-dev", "wan-22-t2v-a14b", "wan-22-i2v-a14b"
 NOT_READY = [status for status in LoraStatus if status is not LoraStatus.READY]
