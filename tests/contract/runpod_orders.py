@@ -41,7 +41,7 @@ def vendor_over(http: httpx.Client, handover: Handover, url: str, key: str = KEY
 
 def open_plain() -> httpx.Client:
     """A client with a short patience that loads no certificates."""
-    return httpx.Client(transport=httpx.HTTPTransport(verify=False), timeout=0.5, trust_env=False)
+    return httpx.Client(transport=httpx.HTTPTransport(verify=False), timeout=1.5, trust_env=False)
 
 
 def tell(handover: Handover, name: str = NAME, **facts: Any) -> WorkerStatus:
