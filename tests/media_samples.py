@@ -5,6 +5,8 @@ The top left quarter is red, so that a test sees which way up a frame is; everyt
 
 from __future__ import annotations
 
+import contextlib
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,19 @@ def red_corner(image: RgbImage) -> str:
 def shade(index: int) -> int:
     """The grey level of frame `index` in a clip made with `is_shaded`; 8 apart, so that decoding tells them apart."""
     return 16 + 8 * index
+
+
+def give_back_priority() -> None:
+    """Put every thread of this process back among the ordinary ones.
+
+    As root, SVT-AV1 (4.1.0) makes the thread that opens it a real-time one, which all later children inherit: a test
+    worker that has encoded AV1 once would then starve every other process of the machine.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        return
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def make_clip(
@@ -103,6 +118,7 @@ def make_clip(
         container.mux(picture.encode(None))
         if sound is not None:
             _write_tone(container, sound, seconds, tone_hertz)
+    give_back_priority()
     return path
 
 

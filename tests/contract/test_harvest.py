@@ -19,7 +19,7 @@ from domain.looks import Harvest
 from providers.media_frames import last_frame
 from providers.media_harvest import harvest_clip
 from providers.ports import RgbImage
-from tests.media_samples import drawn_frame, is_red, make_clip, red_corner
+from tests.media_samples import drawn_frame, give_back_priority, is_red, make_clip, red_corner
 
 RATE = 25
 
@@ -73,6 +73,7 @@ def write_clip(
             frame.time_base = context.time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    give_back_priority()
     return path
 
 
