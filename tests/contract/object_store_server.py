@@ -61,9 +61,10 @@ class ObjectStoreServer:
         return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def object_store() -> Iterator[ObjectStoreServer]:
-    """One server for all tests of a process: they keep apart by their buckets."""
+    """One server for the tests of a file, which keep apart by their buckets; not for the whole run, because one that
+    idles still takes a tenth of a core."""
     with running_object_store() as server:
         yield server
 
