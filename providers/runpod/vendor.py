@@ -288,9 +288,7 @@ class RunPodVendor:
     def usage(self, since: datetime, until: datetime) -> tuple[UsageLine, ...]:
         """As `UsageReader`: one line per pod; `billing.read_usage` says how the span is rounded."""
         if not self._counts_hours:
-            raise NotConfigured(
-                "A rehearsed machine takes seconds, not hours: what it cost cannot be compared."
-            )
+            raise NotConfigured("A rehearsed machine takes seconds, not hours: what it cost cannot be compared.")
         return read_usage(self._client, since, until)
 
     # --- looking ---
