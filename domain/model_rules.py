@@ -224,6 +224,14 @@ class DurationRule(Record):
         rate = self.frames_per_second or 1
         return ((self.min_frames or 1) - 1) / rate, ((self.max_frames or 1) - 1) / rate
 
+    @property
+    def shortest_clip(self) -> tuple[float, int | None]:
+        """The shortest clip: its length in seconds, as it is priced, and its frames where the model counts those."""
+        if self.wire != "frames":
+            return self.shortest_and_longest[0], None
+        frames = self.min_frames or 1
+        return frames / (self.frames_per_second or 1), frames
+
     def nearest_seconds(self, wanted: float) -> float:
         """The shortest clip that is at least `wanted` seconds long, else the longest there is."""
         if self.seconds:

@@ -106,38 +106,15 @@ def _sandbox(ports: Ports) -> str:
     return f"answers at {ports.sandbox().url}"
 
 
-def _fal(ports: Ports) -> str:
-    if ports.settings.fal_key is None:
-        raise NotConfigured("not set up; only a season with vendor: fal needs it: export FAL_KEY=… (fal dashboard)")
-    return _pinged(ports, "fal")
+def _vendor(name: str, export: str) -> Callable[[Ports], str]:
+    """The check of a vendor that only some seasons need; `export` is what sets it up."""
 
+    def check(ports: Ports) -> str:
+        if name not in ports.vendors_set_up():
+            raise NotConfigured(f"not set up; only a season with vendor: {name} needs it: export {export}")
+        return _pinged(ports, name)
 
-def _replicate(ports: Ports) -> str:
-    if ports.settings.replicate_api_token is None:
-        raise NotConfigured(
-            "not set up; only a season with vendor: replicate needs it: export REPLICATE_API_TOKEN=… (account page)"
-        )
-    return _pinged(ports, "replicate")
-
-
-def _local(ports: Ports) -> str:
-    if not ports.settings.trainer_homes:
-        raise NotConfigured(
-            "not set up; only a season with vendor: local needs it: export ONMODEL_AI_TOOLKIT_HOME=… (docs/own-gpu.md)"
-        )
-    return _pinged(ports, "local")
-
-
-def _runpod(ports: Ports) -> str:
-    if ports.settings.runpod_api_key is None:
-        raise NotConfigured("not set up; only a season with vendor: runpod needs it: export RUNPOD_API_KEY=…")
-    return _pinged(ports, "runpod")
-
-
-def _comfyui(ports: Ports) -> str:
-    if ports.settings.comfyui_url is None:
-        raise NotConfigured("not set up; only a season with vendor: comfyui needs it: export ONMODEL_COMFYUI_URL=…")
-    return _pinged(ports, "comfyui")
+    return check
 
 
 def _pinged(ports: Ports, vendor: str) -> str:
@@ -168,10 +145,10 @@ CHECKS: tuple[tuple[str, bool, Callable[[Ports], str]], ...] = (
     ("storage", True, _storage),
     ("Prefect", True, _prefect),
     ("sandbox", True, _sandbox),
-    ("fal", False, _fal),
-    ("replicate", False, _replicate),
-    ("runpod", False, _runpod),
-    ("comfyui", False, _comfyui),
-    ("local", False, _local),
+    ("fal", False, _vendor("fal", "FAL_KEY=… (fal dashboard)")),
+    ("replicate", False, _vendor("replicate", "REPLICATE_API_TOKEN=… (account page)")),
+    ("runpod", False, _vendor("runpod", "RUNPOD_API_KEY=…")),
+    ("comfyui", False, _vendor("comfyui", "ONMODEL_COMFYUI_URL=…")),
+    ("local", False, _vendor("local", "ONMODEL_AI_TOOLKIT_HOME=… (docs/own-gpu.md)")),
     ("vendors", False, _circuits),
 )

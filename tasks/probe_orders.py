@@ -92,7 +92,7 @@ def shot_price(model: Model) -> Decimal:
             return price_of_still(model.key, *model.still.sizes[smallest_size(model.still)])
         case ModelKind.VIDEO:
             assert model.video is not None
-            return price_of_video(model.key, shortest(model.video)[0])
+            return price_of_video(model.key, model.video.duration.shortest_clip[0])
         case ModelKind.CAPTIONER:
             return price_of_caption(model.key)
         case ModelKind.TRAINER:
@@ -159,15 +159,6 @@ def smallest_size(rule: StillRule) -> str:
     return min(rule.sizes, key=lambda name: rule.sizes[name][0] * rule.sizes[name][1])
 
 
-def shortest(rule: VideoRule) -> tuple[float, int | None]:
-    """The shortest clip: its length in seconds, as it is priced, and its frames where the model counts those."""
-    duration = rule.duration
-    if duration.wire != "frames":
-        return duration.shortest_and_longest[0], None
-    frames = duration.min_frames or 1
-    return frames / (duration.frames_per_second or 1), frames
-
-
 def _loras(plan: ProbePlan, shot: Shot) -> tuple[LoraUse, ...]:
     rule, use = plan.model.lora, plan.lora
     if use is None or rule is None:
@@ -196,7 +187,7 @@ def _still(plan: ProbePlan, rule: StillRule, loras: tuple[LoraUse, ...]) -> Stil
 
 
 def _clip(plan: ProbePlan, rule: VideoRule, loras: tuple[LoraUse, ...]) -> VideoOrder:
-    _, frames = shortest(rule)
+    _, frames = rule.duration.shortest_clip
     words = [_prompt(plan)]
     elements: tuple[Element, ...] = ()
     references: tuple[BlobRef, ...] = ()

@@ -169,17 +169,9 @@ def view_price(
     filming = filming_model(registry, season, base_model)
     if filming is None:
         return None
-    seconds, _ = _shortest(filming)
+    assert filming.video is not None
+    seconds, _ = filming.video.duration.shortest_clip
     return filming, Operation.MAKE_VIDEO, price_of_video(filming.key, seconds), seconds
-
-
-def _shortest(model: Model) -> tuple[float, int | None]:
-    """The shortest clip a model makes: its length in seconds as it is priced, and its frames where it counts those."""
-    assert model.video is not None
-    duration = model.video.duration
-    frames = duration.min_frames if duration.wire == "frames" else None
-    rate = duration.frames_per_second or 1
-    return (frames / rate if frames else duration.shortest_and_longest[0]), frames
 
 
 def _shortest_clip(
@@ -193,7 +185,7 @@ def _shortest_clip(
     stage: Stage,
 ) -> JobOrder:
     assert model.video is not None
-    priced_seconds, frames = _shortest(model)
+    priced_seconds, frames = model.video.duration.shortest_clip
     aspect = model.video.aspect
     order = VideoOrder(
         model_key=model.key,
